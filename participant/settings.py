@@ -1,0 +1,21 @@
+"""What a participant can be told. Times are seconds; a flag, a TOML key and an environment name exist for each field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ParticipantSettings:
+    """Limits and times of the participant's node."""
+
+    lock_timeout_s: float = 5.0
+    """A lock wait past this is a retryable NO."""
+    inquiry_after_s: float = 1.0
+    """A prepared branch that has heard nothing for so long asks the coordinator."""
+    inquiry_max_s: float = 1.0
+    """The longest pause between two inquiries of one branch."""
+    ask_peers_after_s: float = 2.0
+    """When the coordinator has not answered for so long, the other updating participants are asked too."""
+    forget_interval_s: float = 1.0
+    """How often remembered attempts below the mark are dropped from the file."""
