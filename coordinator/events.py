@@ -1,7 +1,7 @@
 """What goes into the coordinator's node, what comes out, and what it writes.
 
-`Coordinator.step(event, now)` takes one event and returns effects. Records are appended to the decision log in the order in
-which the node numbered them (`Append.n`, ascending by one); `Durable` reports how far they are on disk.
+`Coordinator.step(event, now)` takes one event and returns effects. Records are appended to the decision log in the
+order in which the node numbered them (`Append.n`, ascending by one); `Durable` reports how far they are on disk.
 """
 
 from __future__ import annotations
@@ -100,9 +100,9 @@ class Cleared(NamedTuple):
 
 
 class Expired(NamedTuple):
-    """Move the horizon to `horizon` (wall seconds), or further when more than `answers_max` ended outcomes would be left;
-    keep it durably, and drop ended outcomes of ids with a time below it, and of ids without one and assigned ones that
-    ended before `ended_before`. Result: the horizon reached, which never goes back."""
+    """Move the horizon to `horizon` (wall seconds), or further when more than `answers_max` ended outcomes would be
+    left; keep it durably, and drop ended outcomes of ids with a time below it, and of ids without one and assigned
+    ones that ended before `ended_before`. Result: the horizon reached, which never goes back."""
 
     horizon: float
     ended_before: float
@@ -161,7 +161,7 @@ class Branch(NamedTuple):
     read_only: bool
     reads: bool
     """Whether it has a `read` operation."""
-    count: int
+    length: int
     """Its number of operations."""
 
 
@@ -193,7 +193,8 @@ class AbortAsked(NamedTuple):
 
 
 class ResolveAsked(NamedTuple):
-    """A person settles a branch here, or clears its heuristic records; answered by `Reply` with a sentence or Refusal."""
+    """A person settles a branch here, or clears its heuristic records; answered by `Reply` with a sentence or
+    Refusal."""
 
     client: int
     id: str

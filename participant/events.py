@@ -1,7 +1,7 @@
 """What goes into the participant's node, what comes out, and what it writes.
 
-`Participant.step(event, now)` takes one event and returns effects. Jobs are what the writer thread runs, in the order in
-which the node numbered them (`Write.n`, ascending by one); `Flushed` reports them durable, with their results.
+`Participant.step(event, now)` takes one event and returns effects. Jobs are what the writer thread runs, in the
+order in which the node numbered them (`Write.n`, ascending by one); `Flushed` reports them durable, with their results.
 """
 
 from __future__ import annotations
@@ -214,7 +214,9 @@ class Ticked(NamedTuple):
     """The time that was asked for by `WakeAt` has come."""
 
 
-Event = LaneOpened | LaneLost | Received | Flushed | CoordinatorAnswered | PeerAnswered | PeerAsked | ResolveAsked | Ticked
+Event = (
+    LaneOpened | LaneLost | Received | Flushed | CoordinatorAnswered | PeerAnswered | PeerAsked | ResolveAsked | Ticked
+)
 
 
 # Effects.

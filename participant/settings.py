@@ -1,4 +1,4 @@
-"""What a participant can be told. Times are seconds; a flag, a TOML key and an environment name exist for each field."""
+"""What a participant can be told. Times are seconds; each field has a flag, a TOML key and an environment name."""
 
 from __future__ import annotations
 

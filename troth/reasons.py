@@ -32,4 +32,4 @@ def reason(code: Code, message: str, **fields: Any) -> types_pb2.Reason:
 
 def code_name(code: int) -> str:
     """`below_min` for CODE_BELOW_MIN."""
-    return Code.Name(code).removeprefix("CODE_").lower()  # type: ignore[arg-type]
+    return Code.Name(code).removeprefix("CODE_").lower()

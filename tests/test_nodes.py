@@ -1,0 +1,84 @@
+"""Both nodes against each other, in the small world of `world.py`: one test for each path through the protocol."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.world import World, operations
+from troth.words import Outcome
+
+
+def transfer(amount: int = 5) -> tuple[tuple[str, bytes], tuple[str, bytes]]:
+    return ("a", operations(("add", "x", -amount, 0))), ("b", operations(("add", "x", amount)))
+
+
+def test_commit() -> None:
+    world = World()
+    client = world.submit(*transfer())
+    world.settle()
+    assert world.replies[client].outcome is Outcome.COMMITTED
+    assert (world.vote_disks["a"].data["x"], world.vote_disks["b"].data["x"]) == (5, 15)
+    world.check()
+    assert not world.alarms
+
+
+def test_no_aborts_everywhere() -> None:
+    world = World()
+    client = world.submit(*transfer(11), id="pay-1")
+    world.settle()
+    result = world.replies[client]
+    assert result.outcome is Outcome.ABORTED
+    assert result.reason.participant == "a"
+    assert (world.vote_disks["a"].data["x"], world.vote_disks["b"].data["x"]) == (10, 10)
+    world.check()
+
+
+def test_rule_11_the_same_id_gives_the_same_outcome_across_restarts() -> None:
+    world = World()
+    world.submit(*transfer(), id="pay-1")
+    world.settle()
+    world.crash("coordinator")
+    world.heal()
+    client = world.submit(*transfer(), id="pay-1")
+    other = world.submit(*transfer(6), id="pay-1")
+    world.settle()
+    assert world.replies[client].outcome is Outcome.COMMITTED
+    assert world.replies[other].outcome is Outcome.REFUSED
+    assert world.vote_disks["b"].data["x"] == 15
+
+
+@pytest.mark.parametrize("id", ["", "one-1"])
+def test_one_phase(id: str) -> None:
+    world = World()
+    client = world.submit(("a", operations(("add", "x", 1))), id=id)
+    world.settle()
+    assert world.replies[client].outcome is Outcome.COMMITTED
+    world.heal()
+    assert world.vote_disks["a"].data["x"] == 11
+    assert not world.coordinator.attempts  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("id", ["", "reads-1"])
+def test_read_only(id: str) -> None:
+    world = World()
+    client = world.submit(("a", operations(("read", "x"))), ("b", operations(("check", "x", 1))), id=id)
+    world.settle()
+    assert world.replies[client].outcome is Outcome.COMMITTED
+    assert world.replies[client].rows
+    world.heal()
+    world.check()
+
+
+def test_rule_6_a_prepared_participant_asks_when_the_coordinator_comes_back() -> None:
+    world = World()
+    world.submit(*transfer(), id="pay-1")
+    while not all(disk.prepared for disk in world.vote_disks.values()):
+        world.flush("a"), world.flush("b")
+        world.flush("coordinator")
+        if world.net and world.net[0].to != "coordinator":
+            world.deliver()
+    world.crash("coordinator")
+    assert all(disk.prepared for disk in world.vote_disks.values())
+    world.heal()
+    assert (world.vote_disks["a"].data["x"], world.vote_disks["b"].data["x"]) == (10, 10)
+    world.check()
