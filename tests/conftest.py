@@ -1,0 +1,107 @@
+"""What all tests share: the tools found, tests that need them, and what a failure shows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster import Cluster
+
+STRICT = os.environ.get("TROTH_CI") == "1"
+"""Nothing may be skipped: a skip is a failure."""
+
+_LOG_LINES_SHOWN = 60
+_CLUSTERS = pytest.StashKey[list[Cluster]]()
+
+
+@cache
+def has_strace() -> bool:
+    """Whether strace is there and may trace (containers often forbid it)."""
+    if shutil.which("strace") is None:
+        return False
+    return subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True).returncode == 0
+
+
+@cache
+def libfaketime() -> Path | None:
+    """The library for programs with threads."""
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    return found[0] if found else None
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0
+
+
+NEEDS: dict[str, tuple[str, Callable[[], object], str]] = {
+    "needs_strace": ("strace", has_strace, "strace is missing or may not trace (Debian: apt install strace)"),
+    "needs_faketime": ("libfaketime", libfaketime, "libfaketime is missing (Debian: apt install faketime)"),
+    "needs_root": ("root", is_root, "needs root"),
+}
+"""Markers: the tool, whether it is there, and what to say when not."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker, (tool, _, _) in NEEDS.items():
+        config.addinivalue_line("markers", f"{marker}: skipped without {tool}; with TROTH_CI=1 it fails instead")
+
+
+def pytest_report_header() -> str:
+    tools = ", ".join(f"{tool} {'yes' if found() else 'no'}" for tool, found, _ in NEEDS.values())
+    return f"tools: {tools}{'; nothing may be skipped' if STRICT else ''}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker, (_, found, reason) in NEEDS.items():
+            if item.get_closest_marker(marker) and not found():
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report: Any = yield
+    if STRICT and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and TROTH_CI=1 allows no skips: {report.longrepr}"
+    if report.failed:
+        for cluster in item.stash.get(_CLUSTERS, []):
+            for name, log in cluster.logs().items():
+                report.sections.append((f"log of {name}", "\n".join(log.splitlines()[-_LOG_LINES_SHOWN:])))
+    return report  # type: ignore[no-any-return]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    seed = config.getoption("randomly_seed", default=None)
+    for report in terminalreporter.stats.get("failed", []):
+        terminalreporter.line(f"replay: scripts/test --randomly-seed={seed} {report.nodeid}")
+
+
+@pytest.fixture
+def new_cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
+    """Makes clusters below the test's folder; the arguments are those of `Cluster` after the folder. They are to be
+    entered by the test; their logs are shown when it fails."""
+    made: list[Cluster] = request.node.stash.setdefault(_CLUSTERS, [])
+
+    def make(*args: Any, **kwargs: Any) -> Cluster:
+        made.append(Cluster(tmp_path / f"cluster{len(made)}", *args, **kwargs))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.close()
+
+
+@pytest.fixture
+def faketime_library() -> Path:
+    """For `cluster.faketime`; the test is marked `needs_faketime`."""
+    library = libfaketime()
+    assert library is not None
+    return library
