@@ -25,7 +25,7 @@ class Mode(enum.IntEnum):
 
 
 LockName = tuple[Any, ...]
-"""A lock's name as the resource compares it, e.g. ("row", "accounts", "alice") or ("unique", "accounts_email", "a@b")."""
+"""A lock's name as the resource compares it: ("row", "accounts", "alice"), ("unique", "accounts_email", "a@b")."""
 
 INTEGER_MIN, INTEGER_MAX = -(2**63), 2**63 - 1
 
@@ -121,8 +121,6 @@ class Resource(ABC):
 
     @abstractmethod
     def recover(self, prepared: Sequence[tuple[AttemptId, bytes]]) -> list[InDoubt]:
-        """Called once at start with the prepared records found (attempt, operations), before anything is served: plans them again and reads
-        the values under their INCREMENT locks. Raises when the schema no longer allows one of them, naming it."""
-
-
-__all__ = ["Add", "InDoubt", "Lock", "LockName", "Mode", "INTEGER_MAX", "INTEGER_MIN", "No", "Plan", "Prepared", "Resource"]
+        """Called once at start with the prepared records found (attempt, operations), before anything is served: plans
+        them again and reads the values under their INCREMENT locks. Raises when the schema no longer allows one of
+        them, naming it."""

@@ -1,0 +1,364 @@
+"""Operations become locks and steps: pure, from the catalog and the operations alone (DESIGN section 3, "Locks").
+
+What a trial in isolation cannot see is locked, per operation and not net:
+
+- the row, exclusively; for an `add` to an integer that nothing but bounds constrains, in increment mode;
+- for each unique index that the operation can change: the index shared and the new values exclusively, or the index
+  exclusively where the new values are not known; a key with a NULL in it conflicts with nothing and takes none;
+- the parent row of each foreign key that the operation sets, shared, named by the parent's column types.
+
+A column that an insert leaves out has its constant default, so its value is known. An upsert's is not: the default if
+it inserts, what was there if it updates; only when it names no column of an index or key is the default all it can set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from participant.resources import INTEGER_MAX, INTEGER_MIN, Add, Lock, LockName, Mode, No, Plan
+from participant.resources import statements as sql_of
+from participant.resources.catalog import Catalog, Column, ForeignKey, Table
+from participant.resources.conversion import Kind, SqlValue, Unfit, fit, to_sql
+from participant.resources.ddl import fold
+from participant.resources.steps import Change, Check, EscrowAdd, ExclusiveAdd, Read, Step, Target, Write
+from troth import reasons
+from troth.v1 import types_pb2
+from troth.v1.types_pb2 import Code
+
+Named = dict[str, SqlValue]
+"""Column values by declared name."""
+
+
+class Work(NamedTuple):
+    """A planned branch: its steps in order, those that change something, and whether the file is written in a trial."""
+
+    steps: tuple[Step, ...]
+    changes: tuple[Change, ...]
+    only_looks: bool
+    """True when trying it writes nothing: all its changes are escrow adds."""
+
+
+class Locks:
+    """The locks of one branch as they add up: one name once, in its strongest mode, in the order they were met."""
+
+    def __init__(self) -> None:
+        self._modes: dict[LockName, Mode] = {}
+        self._adds: dict[LockName, list[Add]] = {}
+
+    def want(self, name: LockName, mode: Mode) -> None:
+        """Two different modes on one name make EXCLUSIVE."""
+        held = self._modes.setdefault(name, mode)
+        if held is not mode:
+            self._modes[name] = Mode.EXCLUSIVE
+
+    def want_add(self, name: LockName, add: Add) -> None:
+        """An increment lock, with its add beside those before."""
+        self.want(name, Mode.INCREMENT)
+        self._adds.setdefault(name, []).append(add)
+
+    def mode(self, name: LockName) -> Mode:
+        return self._modes[name]
+
+    def all(self) -> tuple[Lock, ...]:
+        return tuple(
+            Lock(name, mode, tuple(self._adds[name]) if mode is Mode.INCREMENT else ())
+            for name, mode in self._modes.items()
+        )
+
+
+@dataclass
+class _Branch:
+    """One call of `plan`."""
+
+    catalog: Catalog
+    locks: Locks
+    steps: list[Step]
+
+
+def plan(catalog: Catalog, operations: bytes) -> Plan:
+    """The plan of an encoded `Operations`. Raises No when it cannot be run whatever the data."""
+    try:
+        decoded = types_pb2.Operations.FromString(operations).operations
+    except DecodeError as error:
+        raise No(reasons.reason(Code.CODE_BAD_REQUEST, "the operations cannot be decoded")) from error
+    if not decoded:
+        raise No(reasons.reason(Code.CODE_BAD_OPERATION, "a branch needs at least one operation"))
+    branch = _Branch(catalog, Locks(), [])
+    for operation in decoded:
+        _operation(branch, operation)
+    steps = tuple(_settle(step, branch.locks) for step in branch.steps)
+    changes = tuple(step for step in steps if not isinstance(step, Check | Read))
+    only_looks = all(isinstance(step, EscrowAdd) for step in changes)
+    return Plan(branch.locks.all(), Work(steps, changes, only_looks), read_only=not changes)
+
+
+def target_of(catalog: Catalog, position: int, name: str, key: Iterable[types_pb2.Value]) -> Target:
+    """The row that a table's name and key values mean. Raises No."""
+    shown = list(key)
+    table = catalog.table(name)
+    if table is None:
+        raise _no_table(catalog, position, name, shown)
+
+    def no(code: Code, message: str, column: str = "", found: types_pb2.Value | None = None) -> No:
+        fields = {"found": found} if found is not None else {}
+        return No(
+            reasons.reason(code, message, operation=position, table=table.name, key=shown, column=column, **fields)
+        )
+
+    if len(shown) != len(table.key):
+        names = ", ".join(column.name for column in table.key)
+        raise no(Code.CODE_BAD_KEY, f"the key of {table.name} is ({names}): {len(shown)} values were given")
+    parts = []
+    for column, value in zip(table.key, shown, strict=True):
+        try:
+            part = to_sql(value, column.kind)
+        except Unfit as error:
+            raise no(Code.CODE_WRONG_TYPE, f"key column {column.name}: {error}", column.name, value) from error
+        if part is None:
+            raise no(Code.CODE_BAD_KEY, f"key column {column.name} may not be NULL", column.name)
+        parts.append(part)
+    return Target(position, table, tuple(parts), ("row", table.name, *parts))
+
+
+def _no_table(catalog: Catalog, position: int, name: str, key: list[types_pb2.Value]) -> No:
+    refused = catalog.refused.get(fold(name))
+    if refused is None:
+        code, message = Code.CODE_NO_SUCH_TABLE, f"there is no table {name}"
+    else:
+        code, message = Code.CODE_TABLE_NOT_SERVED, f"table {refused.name} cannot be served: {refused.why}"
+    return No(reasons.reason(code, message, operation=position, table=name, key=key))
+
+
+def _operation(branch: _Branch, operation: types_pb2.Operation) -> None:
+    kind = operation.WhichOneof("kind")
+    if kind is None or kind == "custom":
+        message = "this resource has no operations of its own" if kind else "the operation says nothing to do"
+        raise No(reasons.reason(Code.CODE_BAD_OPERATION, message, operation=operation.position, table=operation.table))
+    target = target_of(branch.catalog, operation.position, operation.table, operation.key)
+    match kind:
+        case "insert":
+            _insert(branch, target, _named(target, operation.insert.values))
+        case "update":
+            _update(branch, target, _named(target, operation.update.values))
+        case "upsert":
+            _upsert(branch, target, _named(target, operation.upsert.values))
+        case "delete":
+            branch.locks.want(target.name, Mode.EXCLUSIVE)
+            branch.steps.append(Write(target, sql_of.delete(target.table), target.key, (1,)))
+        case "add":
+            _add(branch, target, operation.add)
+        case "check":
+            _check(branch, target, operation.check)
+        case "read":
+            branch.locks.want(target.name, Mode.SHARED)
+            branch.steps.append(Read(target))
+
+
+def _insert(branch: _Branch, target: Target, named: Named) -> None:
+    branch.locks.want(target.name, Mode.EXCLUSIVE)
+    table, columns = target.table, {**_key_named(target), **named}
+    complete = {**_defaults(table), **columns}
+    for index in table.uniques:
+        _lock_unique(branch, index.name, [complete[name] for name in index.columns])
+    parents = [_lock_parent(branch, target, key, complete) for key in table.foreign_keys]
+    sql = sql_of.insert(table, tuple(columns))
+    branch.steps.append(_write(target, sql, tuple(columns.values()), (1,), columns, parents))
+
+
+def _update(branch: _Branch, target: Target, named: Named) -> None:
+    branch.locks.want(target.name, Mode.EXCLUSIVE)
+    table = target.table
+    if not named:
+        raise target.no(Code.CODE_BAD_OPERATION, "an update needs a column that is not of the key")
+    known = {**_key_named(target), **named}
+    for index in table.uniques:
+        if named.keys() & set(index.columns):
+            _lock_known_part(branch, index.name, index.columns, known)
+    parents = []
+    for key in table.foreign_keys:
+        if named.keys() & set(key.columns):
+            _require_whole(target, key, known)
+            parents.append(_lock_parent(branch, target, key, known))
+    sql = sql_of.update(table, tuple(named))
+    branch.steps.append(_write(target, sql, (*named.values(), *target.key), (1,), named, parents))
+
+
+def _upsert(branch: _Branch, target: Target, named: Named) -> None:
+    branch.locks.want(target.name, Mode.EXCLUSIVE)
+    table, columns = target.table, {**_key_named(target), **named}
+    complete = {**_defaults(table), **columns}
+    for index in table.uniques:
+        names_some = bool(named.keys() & set(index.columns))
+        _lock_known_part(branch, index.name, index.columns, columns if names_some else complete)
+    parents = []
+    for key in table.foreign_keys:
+        if named.keys() & set(key.columns):
+            _require_whole(target, key, columns)
+        parents.append(_lock_parent(branch, target, key, complete))
+    sql = sql_of.upsert(table, tuple(columns), tuple(named))
+    counts = (1,) if named else (0, 1)
+    branch.steps.append(_write(target, sql, tuple(columns.values()), counts, columns, parents))
+
+
+def _write(
+    target: Target,
+    sql: str,
+    parameters: tuple[SqlValue, ...],
+    counts: tuple[int, ...],
+    values: Named,
+    parents: list[tuple[ForeignKey, Target] | None],
+) -> Write:
+    shown = tuple((target.table.columns[name], raw) for name, raw in values.items())
+    return Write(target, sql, parameters, counts, shown, tuple(parent for parent in parents if parent))
+
+
+def _add(branch: _Branch, target: Target, add: types_pb2.Add) -> None:
+    column = _column(target, add.column)
+    table = target.table
+    if table.is_key(column.name) or any(column.name in key.columns for key in table.foreign_keys):
+        raise target.no(
+            Code.CODE_BAD_OPERATION, f"column {column.name} is part of a key: add cannot change it", column.name
+        )
+    if column.kind not in (Kind.INTEGER, Kind.REAL):
+        raise target.no(
+            Code.CODE_WRONG_TYPE, f"column {column.name} is {column.kind.value}: not to be added to", column.name
+        )
+    by = _number(target, column, add.by)
+    low, high = _bounds(target, column, add)
+    uniques = [index for index in table.uniques if column.name in index.columns]
+    for index in uniques:
+        branch.locks.want(("index", index.name), Mode.EXCLUSIVE)
+    branch.steps.append(ExclusiveAdd(target, column, by, low, high))
+    if column.kind is Kind.REAL or uniques or table.add_exclusive:
+        branch.locks.want(target.name, Mode.EXCLUSIVE)
+    else:
+        escrow = Add(column.name, int(by), int(low), int(high), target.position)
+        branch.locks.want_add(target.name, escrow)
+
+
+def _settle(step: Step, locks: Locks) -> Step:
+    """An add whose row is locked in increment mode only is an escrow add: known once all operations are seen."""
+    if not isinstance(step, ExclusiveAdd):
+        return step
+    if locks.mode(step.target.name) is not Mode.INCREMENT:
+        return step
+    return EscrowAdd(step.target, step.column, int(step.by), int(step.low), int(step.high))
+
+
+def _bounds(target: Target, column: Column, add: types_pb2.Add) -> tuple[int | float, int | float]:
+    """The tightest of the operation's, the column's and the type's."""
+    low: int | float = column.low if column.kind is Kind.INTEGER else -sql_of.ADD_REAL_MAX
+    high: int | float = column.high if column.kind is Kind.INTEGER else sql_of.ADD_REAL_MAX
+    if add.HasField("min"):
+        low = max(low, _number(target, column, add.min))
+    if add.HasField("max"):
+        high = min(high, _number(target, column, add.max))
+    assert column.kind is Kind.REAL or (low >= INTEGER_MIN and high <= INTEGER_MAX)
+    return low, high
+
+
+def _number(target: Target, column: Column, value: types_pb2.Value) -> int | float:
+    number = _fitted(target, column, value)
+    if not isinstance(number, int | float):
+        raise target.no(Code.CODE_WRONG_TYPE, f"column {column.name}: a number is needed", column.name)
+    return number
+
+
+def _check(branch: _Branch, target: Target, check: types_pb2.Check) -> None:
+    branch.locks.want(target.name, Mode.SHARED)
+    sign = check.WhichOneof("requirement")
+    if sign is None or (sign == "exists") == bool(check.column):
+        message = "a check needs a column and a value, or exists"
+        raise target.no(Code.CODE_BAD_OPERATION, message, check.column)
+    if sign == "exists":
+        branch.steps.append(Check(target, None, sign, check.exists))
+        return
+    column = _column(target, check.column, to_set=False)
+    value: types_pb2.Value = getattr(check, sign)
+    if sign != "equals" and value.WhichOneof("kind") == "null":
+        raise target.no(Code.CODE_BAD_OPERATION, f"nothing is {sign.replace('_', ' ')} NULL", column.name)
+    branch.steps.append(Check(target, column, sign, _fitted(target, column, value)))
+
+
+def _named(target: Target, values: Iterable[types_pb2.Column]) -> Named:
+    """The columns named by an operation, converted, without those of the key, which must agree."""
+    named: Named = {}
+    key = _key_named(target)
+    for each in values:
+        column = _column(target, each.name)
+        if column.name in named:
+            raise target.no(Code.CODE_BAD_OPERATION, f"column {column.name} is named twice", column.name)
+        raw = _fitted(target, column, each.value)
+        if column.name in key and key[column.name] != raw:
+            raise target.no(Code.CODE_BAD_KEY, f"column {column.name} disagrees with the key", column.name)
+        if raw is None and not column.nullable:
+            raise target.no(Code.CODE_NOT_NULL, f"column {column.name} may not be NULL", column.name)
+        named[column.name] = raw
+    return {name: raw for name, raw in named.items() if name not in key}
+
+
+def _column(target: Target, name: str, *, to_set: bool = True) -> Column:
+    column = target.table.column(name)
+    if column is None:
+        raise target.no(Code.CODE_NO_SUCH_COLUMN, f"table {target.table.name} has no column {name}", name)
+    if to_set and column.generated:
+        raise target.no(Code.CODE_BAD_OPERATION, f"column {column.name} is generated", column.name)
+    return column
+
+
+def _fitted(target: Target, column: Column, value: types_pb2.Value) -> SqlValue:
+    try:
+        return to_sql(value, column.kind)
+    except Unfit as error:
+        raise target.no(Code.CODE_WRONG_TYPE, f"column {column.name}: {error}", column.name, found=value) from error
+
+
+def _key_named(target: Target) -> Named:
+    return {column.name: raw for column, raw in zip(target.table.key, target.key, strict=True)}
+
+
+def _defaults(table: Table) -> Named:
+    return {column.name: column.default for column in table.columns.values()}
+
+
+def _lock_known_part(branch: _Branch, index: str, columns: tuple[str, ...], known: Mapping[str, SqlValue]) -> None:
+    """Locks the new values of a unique index, or the whole index when one of them is not known."""
+    values = [known[name] for name in columns if name in known]
+    if len(values) == len(columns) or None in values:
+        _lock_unique(branch, index, values)
+    else:
+        branch.locks.want(("index", index), Mode.EXCLUSIVE)
+
+
+def _lock_unique(branch: _Branch, index: str, values: list[SqlValue]) -> None:
+    if None not in values:
+        branch.locks.want(("index", index), Mode.SHARED)
+        branch.locks.want(("unique", index, *values), Mode.EXCLUSIVE)
+
+
+def _require_whole(target: Target, key: ForeignKey, known: Named) -> None:
+    if not known.keys() >= set(key.columns):
+        names = ", ".join(key.columns)
+        raise target.no(Code.CODE_BAD_OPERATION, f"the columns ({names}) of a foreign key are changed together", names)
+
+
+def _lock_parent(
+    branch: _Branch, target: Target, key: ForeignKey, known: Mapping[str, SqlValue]
+) -> tuple[ForeignKey, Target] | None:
+    """Locks the parent row, shared; None when a NULL among the columns means that there is none."""
+    raws = [known[name] for name in key.columns]
+    if None in raws:
+        return None
+    parent = branch.catalog.served[fold(key.parent)]
+    try:
+        parts = tuple(fit(raw, column.kind) for raw, column in zip(raws, parent.key, strict=True))
+    except Unfit as error:
+        message = f"no row of {parent.name} can have this key"
+        raise target.no(Code.CODE_FOREIGN_KEY, message, ", ".join(key.columns)) from error
+    name = ("row", parent.name, *parts)
+    branch.locks.want(name, Mode.SHARED)
+    return key, Target(target.position, parent, parts, name)
