@@ -1,0 +1,284 @@
+"""Operations and transactions as an application writes them in Python.
+
+The functions make the protobuf `Operation` itself, there is no second model of it; `Transaction` gathers them for
+several participants and gives the request that is sent. Text and JSON Lines forms are in `troth.text` and
+`troth.jsonlines`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Self, TypeAlias
+
+from troth.errors import BadInput
+from troth.ids import new_id
+from troth.v1 import types_pb2
+from troth.v1.coordinator_pb2 import SubmitRequest
+from troth.v1.types_pb2 import Branch, Column, Operation, Operations, Value
+from troth.values import Scalar, checked_text, to_value, value_text
+
+Key: TypeAlias = Scalar | Sequence[Scalar]
+"""A primary key: its only value, or one value for each column in primary-key order."""
+
+
+class _Unset:
+    """The type of UNSET: None means NULL, so something else must mean "not given"."""
+
+
+UNSET: Final = _Unset()
+
+
+def insert(table: str, key: Key, values: Mapping[str, Scalar] | None = None) -> Operation:
+    """Adds a row; NO when the key is there. Key columns need not be repeated in `values`; if they are, they agree."""
+    return _on(table, key, insert=types_pb2.Insert(values=_columns(values or {})))
+
+
+def update(table: str, key: Key, values: Mapping[str, Scalar]) -> Operation:
+    """Changes columns of a row; NO when it is missing. Key columns cannot change."""
+    if not values:
+        raise BadInput("update: expected at least one column to set")
+    return _on(table, key, update=types_pb2.Update(values=_columns(values)))
+
+
+def upsert(table: str, key: Key, values: Mapping[str, Scalar] | None = None) -> Operation:
+    """Inserts the row, or changes the named columns when its key is there."""
+    return _on(table, key, upsert=types_pb2.Upsert(values=_columns(values or {})))
+
+
+def delete(table: str, key: Key) -> Operation:
+    """Removes a row; NO when it is missing."""
+    return _on(table, key, delete=types_pb2.Delete())
+
+
+def add(
+    table: str,
+    key: Key,
+    column: str,
+    by: int | float,
+    *,
+    min: int | float | None = None,
+    max: int | float | None = None,
+) -> Operation:
+    """Adds `by` to a column; NO when the row is missing, the column is NULL, or the sum would leave [min, max]."""
+    return _on(
+        table,
+        key,
+        add=types_pb2.Add(
+            column=_named(column, "a column's name"),
+            by=_number(by, "by"),
+            min=None if min is None else _number(min, "min"),
+            max=None if max is None else _number(max, "max"),
+        ),
+    )
+
+
+def check(
+    table: str,
+    key: Key,
+    column: str | None = None,
+    *,
+    equals: Scalar | _Unset = UNSET,
+    at_least: Scalar | _Unset = UNSET,
+    at_most: Scalar | _Unset = UNSET,
+    exists: bool | None = None,
+) -> Operation:
+    """Requires something of a row, changing nothing: how a column compares, or with `exists` that the row is there
+    (True) or not (False). NULL equals NULL; at least and at most are false for NULL."""
+    given: dict[str, Any] = {"equals": equals, "at_least": at_least, "at_most": at_most}
+    wanted = {name: to_value(value) for name, value in given.items() if not isinstance(value, _Unset)}
+    if len(wanted) + (exists is not None) != 1:
+        raise BadInput("check: expected exactly one of equals, at_least, at_most and exists")
+    if (column is None) != (exists is not None):
+        raise BadInput("check: expected a column with equals, at_least or at_most, and none with exists")
+    if any(value.HasField("null") for name, value in wanted.items() if name != "equals"):
+        raise BadInput("check: at_least and at_most need a value, not NULL")
+    named = "" if column is None else _named(column, "a column's name")
+    return _on(table, key, check=types_pb2.Check(column=named, exists=exists, **wanted))
+
+
+def read(table: str, key: Key) -> Operation:
+    """Brings the row back with the outcome, under a shared lock."""
+    return _on(table, key, read=types_pb2.Read())
+
+
+def custom(name: str, body: Any = None, *, read_only: bool = False) -> Operation:
+    """An operation of a user's own resource; `body` is anything that JSON can say. `read_only` promises that it leaves
+    the resource as it was."""
+    try:
+        text = json.dumps(body, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"custom {name}: the body must be JSON: {error}") from error
+    checked = checked_text(_named(name, "the operation's name"))
+    return Operation(custom=types_pb2.Custom(name=checked, body=text, read_only=read_only))
+
+
+def _on(table: str, key: Key, **kind: Any) -> Operation:
+    return Operation(table=_named(table, "a table's name"), key=key_values(key), **kind)
+
+
+def _named(found: str, what: str) -> str:
+    if not isinstance(found, str) or not found:
+        raise BadInput(f"expected {what}, found {found!r}")
+    return checked_text(found, what)
+
+
+def _number(found: int | float, what: str) -> Value:
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        raise BadInput(f"add: {what} is a number, found {found!r}")
+    return to_value(found)
+
+
+def _columns(values: Mapping[str, Scalar]) -> list[Column]:
+    """By ascending name, so that the same content has the same bytes."""
+    return [Column(name=_named(name, "a column's name"), value=to_value(values[name])) for name in sorted(values)]
+
+
+def key_values(key: Key) -> list[Value]:
+    """The key's values in primary-key order. Raises BadInput for an empty key and for NULL in it."""
+    parts = [key] if isinstance(key, str | bytes) or not isinstance(key, Sequence) else list(key)
+    if not parts:
+        raise BadInput("a key has at least one value")
+    if any(part is None for part in parts):
+        raise BadInput("a key is never NULL")
+    return [to_value(part) for part in parts]
+
+
+# The name of a row, as people write it: accounts/alice, stock/berlin/widget.
+
+
+def row_name(table: str, key: Iterable[Value]) -> str:
+    """`accounts/alice`: a slash inside is written %2F, and a % before 2F or 25 is written %25."""
+    parts = [part.text if part.HasField("text") else value_text(part) for part in key]
+    return "/".join(_escaped(part) for part in [table, *parts])
+
+
+def parse_row(text: str) -> tuple[str, list[str]]:
+    """The table and the key's values, as text, that a row's name says. Raises BadInput."""
+    table, *key = [re.sub("%(2F|25)", _unescaped, part, flags=re.IGNORECASE) for part in text.split("/")]
+    if not key or not table or "" in key:
+        raise BadInput(f"expected a row as table/key (a slash inside is %2F), found {text!r}")
+    return table, key
+
+
+def _escaped(part: str) -> str:
+    return re.sub("%(?=2F|25)", "%25", part, flags=re.IGNORECASE).replace("/", "%2F")
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    return "%" if match[1] == "25" else "/"
+
+
+class Transaction:
+    """One transaction to be submitted: operations at participants, in the order in which they are written.
+
+    >>> transfer = Transaction().at("p1").add("accounts", "alice", "balance", -100, min=0)
+    >>> transfer.at("p2").add("accounts", "bob", "balance", 100)
+
+    It has an id from the start (`id`, or a new UUIDv7), so submitting the same object again never runs it twice.
+    `timeout_s` is how long the coordinator tries before it aborts; None leaves that to the client."""
+
+    def __init__(self, id: str | None = None, timeout_s: float | None = None) -> None:
+        self.id = new_id() if id is None else _named(id, "a transaction's id")
+        self.timeout_s = None if timeout_s is None else checked_timeout(timeout_s)
+        self.operations: list[tuple[str, Operation]] = []
+        """Participant and operation; each operation's `position` is its index here."""
+        self._participant: str | None = None
+
+    def at(self, participant: str) -> Self:
+        """What is written next runs there."""
+        self._participant = _named(participant, "a participant's name")
+        return self
+
+    def insert(self, table: str, key: Key, values: Mapping[str, Scalar] | None = None) -> Self:
+        """See `troth.operations.insert`."""
+        return self._then(insert(table, key, values))
+
+    def update(self, table: str, key: Key, values: Mapping[str, Scalar]) -> Self:
+        """See `troth.operations.update`."""
+        return self._then(update(table, key, values))
+
+    def upsert(self, table: str, key: Key, values: Mapping[str, Scalar] | None = None) -> Self:
+        """See `troth.operations.upsert`."""
+        return self._then(upsert(table, key, values))
+
+    def delete(self, table: str, key: Key) -> Self:
+        """See `troth.operations.delete`."""
+        return self._then(delete(table, key))
+
+    def add(
+        self,
+        table: str,
+        key: Key,
+        column: str,
+        by: int | float,
+        *,
+        min: int | float | None = None,
+        max: int | float | None = None,
+    ) -> Self:
+        """See `troth.operations.add`."""
+        return self._then(add(table, key, column, by, min=min, max=max))
+
+    def check(
+        self,
+        table: str,
+        key: Key,
+        column: str | None = None,
+        *,
+        equals: Scalar | _Unset = UNSET,
+        at_least: Scalar | _Unset = UNSET,
+        at_most: Scalar | _Unset = UNSET,
+        exists: bool | None = None,
+    ) -> Self:
+        """See `troth.operations.check`."""
+        return self._then(check(table, key, column, equals=equals, at_least=at_least, at_most=at_most, exists=exists))
+
+    def read(self, table: str, key: Key) -> Self:
+        """See `troth.operations.read`."""
+        return self._then(read(table, key))
+
+    def custom(self, name: str, body: Any = None, *, read_only: bool = False) -> Self:
+        """See `troth.operations.custom`."""
+        return self._then(custom(name, body, read_only=read_only))
+
+    def _then(self, operation: Operation) -> Self:
+        if self._participant is None:
+            raise BadInput('name the participant first: Transaction().at("p1")')
+        return self.append(self._participant, operation)
+
+    def append(self, participant: str, operation: Operation) -> Self:
+        """Adds an operation made elsewhere, as a copy with its position in this transaction."""
+        placed = Operation()
+        placed.CopyFrom(operation)
+        placed.position = len(self.operations)
+        self.operations.append((_named(participant, "a participant's name"), placed))
+        return self
+
+    def branches(self) -> list[Branch]:
+        """One branch for each participant, in the order of first use. Raises BadInput when there is no operation."""
+        if not self.operations:
+            raise BadInput("a transaction has at least one operation")
+        by_participant: dict[str, list[Operation]] = {}
+        for participant, operation in self.operations:
+            by_participant.setdefault(participant, []).append(operation)
+        return [Branch(participant=p, operations=Operations(operations=o)) for p, o in by_participant.items()]
+
+    def to_request(self, *, wait_applied: bool = False, tag: int = 0) -> SubmitRequest:
+        """The message to send; `timeout_s` is 0 (the coordinator's default) when none was given."""
+        return SubmitRequest(
+            id=self.id,
+            timeout_s=self.timeout_s or 0.0,
+            branches=self.branches(),
+            wait_applied=wait_applied,
+            tag=tag,
+        )
+
+
+def checked_timeout(found: float) -> float:
+    """Seconds, more than zero and finite. Raises BadInput."""
+    right_type = isinstance(found, int | float) and not isinstance(found, bool)
+    if not (right_type and math.isfinite(found) and found > 0):
+        raise BadInput(f"a timeout is a number of seconds above 0, found {found!r}")
+    return float(found)
