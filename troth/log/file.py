@@ -38,6 +38,8 @@ BUSY_WAIT_S = 0.2
 WARN_INTERVAL_S = 10.0
 """How often a wait for another program is warned of again."""
 
+SQLITE_LEAST = (3, 37)
+"""For `pragma_table_list`, by which a participant knows its tables."""
 OPEN_WAIT_S = 30.0
 """How long opening waits for another program to leave the file, by default."""
 
@@ -250,6 +252,9 @@ class LogFile:
         create: Callable[[sqlite3.Connection, _Kind], None] | None,
         wait_s: float,
     ) -> LogFile:
+        if sqlite3.sqlite_version_info < SQLITE_LEAST:
+            least = ".".join(map(str, SQLITE_LEAST))
+            raise LogRefused(f"SQLite {least} or newer is needed; this Python has {sqlite3.sqlite_version}")
         path = Path(os.path.realpath(path))
         if not path.parent.is_dir():
             raise LogFailed(f"{path}: the folder does not exist")
