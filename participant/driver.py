@@ -252,6 +252,8 @@ class Driver(Engine[Event, Effect, Job, Tried | Denied]):
         log.info("lane open", log=hello.log, epoch=hello.epoch, address=hello.address)
         try:
             self.feed(LaneOpened(lane.number, hello.log, hello.address))
+            if self.failure.done():
+                raise LaneClosed("the participant is stopping")
             await context.write(self._answer_hello(lane))
             await until_first(
                 lane.closed(),
@@ -317,7 +319,6 @@ class Driver(Engine[Event, Effect, Job, Tried | Denied]):
             seen=self.file.seen.get(lane.log, 0),
             questions=lane.questions,
         )
-        self.sent["question"] += len(lane.questions)
         return participant_pb2.ToCoordinator(hello=ours, durable=self.writer.durable)
 
     async def _read_lane(

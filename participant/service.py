@@ -189,7 +189,6 @@ class Queries(participant_pb2_grpc.ParticipantQueriesServicer):
             missing = row.reason.code in _NOT_THERE
             code = grpc.StatusCode.NOT_FOUND if missing else grpc.StatusCode.INVALID_ARGUMENT
             await context.abort(code, row.reason.message)
-        row.participant = opened.file.name
         return row
 
     async def Tables(

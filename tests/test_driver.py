@@ -12,8 +12,11 @@ import grpc
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from coordinator.driver import OwedToUnknown
+from coordinator.events import Committed, Owed
+from coordinator.log import DecisionLog
 from tests.driving import (
     Cluster,
     add,
@@ -35,7 +38,11 @@ OTHER_LOG = "00000000deadbeef"
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(work, 60))
+    async def bounded() -> None:
+        async with asyncio.timeout(60):
+            await work
+
+    asyncio.run(bounded())
 
 
 def operations(*wanted: types_pb2.Operation) -> types_pb2.Operations:
@@ -298,6 +305,11 @@ def test_health_serves_both_processes_and_reflection_lists_the_services(tmp_path
                 for name in ("", service):
                     reply = await health.Check(health_pb2.HealthCheckRequest(service=name))
                     assert reply.status == health_pb2.HealthCheckResponse.SERVING
+                reflection = reflection_pb2_grpc.ServerReflectionStub(process.channel).ServerReflectionInfo()
+                await reflection.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+                listed = (await reflection.read()).list_services_response.service
+                assert service in [each.name for each in listed]
+                await reflection.done_writing()
 
     run(work())
 
@@ -585,9 +597,6 @@ def test_rule_5_commits_owed_to_a_participant_that_is_not_configured_keep_the_co
 
     async def owed() -> None:
         """The log says that p2 owes an acknowledgement."""
-        from coordinator.events import Committed, Owed
-        from coordinator.log import DecisionLog
-
         log = DecisionLog.open(tmp_path / "coordinator.db", "coordinator")
         log.file.begin()
         owed = Owed("p2", "0123456789abcdef", True)

@@ -120,7 +120,7 @@ def drive(folder: Path, on: Mapping[Any, Any], work: Callable[[Scripted, Script]
             await engine.close()
             file.close()
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    asyncio.run(main())
     return node
 
 
@@ -294,7 +294,7 @@ def test_what_gathers_while_a_write_is_awaited_goes_as_one() -> None:
         writer.cancel()
         await asyncio.gather(writer, return_exceptions=True)
 
-    asyncio.run(asyncio.wait_for(work(), 30))
+    asyncio.run(work())
     assert written == [[1], [2, 3, 4, 5]]
 
 
@@ -315,7 +315,7 @@ def test_a_side_of_a_stream_that_ends_ends_the_other_and_its_error_is_told() -> 
         with pytest.raises(ConnectionError, match="broken"):
             await until_first(forever(), breaks())
 
-    asyncio.run(asyncio.wait_for(work(), 30))
+    asyncio.run(work())
     assert ended == ["other"]
 
 

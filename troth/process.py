@@ -22,6 +22,7 @@ from troth import addresses, config, logging
 from troth.addresses import AddressType
 from troth.config import ConfigError, option
 from troth.log import LogFailed, LogHeld, LogRefused
+from troth.server import CannotListen
 
 log = structlog.get_logger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,7 +33,12 @@ EXIT_BROKEN, EXIT_USAGE, EXIT_LOG_FAILED, EXIT_REFUSED, EXIT_HELD, EXIT_OWED = 1
 LASTING = frozenset({EXIT_USAGE, EXIT_REFUSED, EXIT_HELD, EXIT_OWED})
 """Exit codes that say: starting again will not help until a person does something."""
 
-EXITS: Mapping[type[Exception], int] = {LogHeld: EXIT_HELD, LogRefused: EXIT_REFUSED, LogFailed: EXIT_LOG_FAILED}
+EXITS: Mapping[type[Exception], int] = {
+    LogHeld: EXIT_HELD,
+    LogRefused: EXIT_REFUSED,
+    LogFailed: EXIT_LOG_FAILED,
+    CannotListen: EXIT_USAGE,
+}
 """What both kinds of process may die of; each is told in one line, without a traceback."""
 
 SERVING = "serving on "

@@ -1,0 +1,274 @@
+"""Scripted peers: one end of a lane that does what a test says, message by message, against a real process.
+
+A scripted participant votes when the test votes, so a transaction stands still at an exact point for as long as a test
+wants, without timing. A scripted coordinator sends what it likes, late, twice and out of order.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any, TypeVar
+
+import grpc
+
+from troth import wire
+from troth.lane import PROTOCOL_VERSION
+from troth.messages import OnePhase, Peer, Prepare, Question, ToCoordinator, ToParticipant, Voted
+from troth.v1 import coordinator_pb2, coordinator_pb2_grpc, participant_pb2, participant_pb2_grpc, types_pb2
+from troth.words import Answer, Vote, number_of
+
+M = TypeVar("M")
+
+TAKE_WITHIN_S = 10.0
+QUIET_S = 0.3
+"""How long nothing must come before it is taken that nothing comes."""
+
+LOG = "00000000deadbeef"
+"""The log identity of a scripted coordinator."""
+
+
+def number(sequence: int) -> int:
+    """An attempt's number in the first epoch."""
+    return number_of(1, sequence)
+
+
+class Inbox:
+    """What has come on a lane and was not taken."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Any] = []
+        self._changed = threading.Condition()
+
+    def put(self, messages: tuple[Any, ...]) -> None:
+        with self._changed:
+            self._waiting.extend(messages)
+            self._changed.notify_all()
+
+    def take(self, kind: type[M], within_s: float = TAKE_WITHIN_S, number: int | None = None) -> M:
+        """The first message of that kind (and number), which others may overtake."""
+
+        def found() -> Any:
+            return next((m for m in self._waiting if isinstance(m, kind) and number in (None, m.number)), None)  # type: ignore[attr-defined]
+
+        with self._changed:
+            if not self._changed.wait_for(found, within_s):
+                raise AssertionError(f"no {kind.__name__} within {within_s} s; waiting: {self._waiting}")
+            message = found()
+            self._waiting.remove(message)
+            return message  # type: ignore[no-any-return]
+
+    def quiet(self, kind: type[Any], for_s: float = QUIET_S) -> None:
+        """Fails when a message of that kind comes."""
+        with self._changed:
+            came = self._changed.wait_for(lambda: any(isinstance(m, kind) for m in self._waiting), for_s)
+            assert not came, self._waiting
+
+    def clear(self) -> None:
+        with self._changed:
+            self._waiting.clear()
+
+
+class _Outgoing:
+    """What a stream still has to write; ends with `close`."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def put(self, batch: Any) -> None:
+        self._queue.put(batch)
+
+    def close(self) -> None:
+        self._queue.put(None)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._queue.get, None)
+
+
+def _pump(batches: Iterator[Any], decode: Callable[[Any], tuple[Any, ...]], inbox: Inbox) -> None:
+    """Reads until the stream ends; how it ended is seen by what does not come."""
+    try:
+        for batch in batches:
+            inbox.put(decode(batch))
+    except Exception:
+        # gRPC raises a bare Exception when the server's side of a stream was cancelled.
+        return
+
+
+class ScriptedParticipant:
+    """Listens at `address` and speaks the hello; everything else is the test's."""
+
+    def __init__(self, name: str, address: str, *, identity: str = "f" * 16, incarnation: int = 1) -> None:
+        self.name = name
+        self.address = address
+        self.identity = identity
+        self.incarnation = incarnation
+        self.questions: list[int] = []
+        """What the next hello asks."""
+        self.inbox = Inbox()
+        self.answers: dict[int, Answer] = {}
+        """What peers are told, by number; nothing for others."""
+        self._lane = _Outgoing()
+        self._opened = threading.Semaphore(0)
+
+    def __enter__(self) -> ScriptedParticipant:
+        self._pool = futures.ThreadPoolExecutor(8)
+        self._server = grpc.server(self._pool, options=[("grpc.so_reuseport", 0)])
+        participant_pb2_grpc.add_LanesServicer_to_server(_Lanes(self), self._server)  # type: ignore[no-untyped-call]
+        participant_pb2_grpc.add_BranchesServicer_to_server(_Peer(self), self._server)  # type: ignore[no-untyped-call]
+        assert self._server.add_insecure_port(self.address)
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lane.close()
+        self._server.stop(0).wait()
+        self._pool.shutdown()
+
+    def wait_lane(self) -> None:
+        """Until the coordinator has opened one more lane."""
+        assert self._opened.acquire(timeout=TAKE_WITHIN_S), "no lane"
+
+    def send(self, *messages: ToCoordinator) -> None:
+        for batch in wire.encode_to_coordinator(messages, durable=1):
+            self._lane.put(batch)
+
+    def close_lane(self) -> None:
+        """Ends it; the coordinator dials again."""
+        self._lane.close()
+
+    def vote(self, prepare: Prepare, vote: Vote = Vote.YES) -> None:
+        self.send(Voted(prepare.number, vote, self.incarnation))
+
+    def take_prepare(self) -> Prepare:
+        return self.inbox.take(Prepare)
+
+    def serve_lane(self, requests: Iterator[Any]) -> Iterator[Any]:
+        next(requests)
+        lane = self._lane = _Outgoing()
+        hello = participant_pb2.ParticipantHello(
+            version=PROTOCOL_VERSION,
+            participant=self.name,
+            identity=self.identity,
+            incarnation=self.incarnation,
+            address=self.address,
+            questions=self.questions,
+        )
+        yield participant_pb2.ToCoordinator(hello=hello, durable=1)
+        reader = threading.Thread(target=_pump, args=(requests, wire.decode_to_participant, self.inbox))
+        reader.start()
+        self._opened.release()
+        yield from lane
+
+
+class _Lanes(participant_pb2_grpc.LanesServicer):
+    def __init__(self, participant: ScriptedParticipant) -> None:
+        self._participant = participant
+
+    def Open(self, requests: Any, context: Any) -> Any:
+        context.add_callback(self._participant.close_lane)
+        return self._participant.serve_lane(requests)
+
+
+class _Peer(participant_pb2_grpc.BranchesServicer):
+    """Answers of a participant to its peers."""
+
+    def __init__(self, participant: ScriptedParticipant) -> None:
+        self._participant = participant
+
+    def Outcome(self, request: Any, context: Any) -> Any:
+        answer = self._participant.answers.get(request.attempt.number, Answer.NONE)
+        return coordinator_pb2.OutcomeReply(answer=int(answer))  # type: ignore[arg-type]
+
+
+class ScriptedCoordinator:
+    """Dials a real participant and speaks the hello. `address` is where its Inquiries are said to be."""
+
+    def __init__(self, name: str, at: str, *, log: str = LOG, address: str = "127.0.0.1:1") -> None:
+        self.name = name
+        self.log = log
+        self.address = address
+        self.inbox = Inbox()
+        self.hello = participant_pb2.ParticipantHello()
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_reconnect_backoff_ms", 200)]
+        self._channel = grpc.insecure_channel(at, options)
+        self._lane = _Outgoing()
+
+    def __enter__(self) -> ScriptedCoordinator:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        self._channel.close()
+
+    def open(self) -> None:
+        """A new lane; `hello` is what the participant said."""
+        self._lane = _Outgoing()
+        hello = participant_pb2.CoordinatorHello(
+            version=PROTOCOL_VERSION, log=self.log, epoch=1, participant=self.name, address=self.address
+        )
+        self._lane.put(participant_pb2.ToParticipant(hello=hello, durable=1))
+        stub = participant_pb2_grpc.LanesStub(self._channel)  # type: ignore[no-untyped-call]
+        self._call = stub.Open(iter(self._lane), wait_for_ready=True)
+        self.hello = next(self._call).hello
+        self._reader = threading.Thread(target=_pump, args=(self._call, wire.decode_to_coordinator, self.inbox))
+        self._reader.start()
+
+    def close(self) -> None:
+        self._lane.close()
+        self._call.cancel()
+        self._reader.join()
+
+    def send(self, *messages: ToParticipant) -> None:
+        for batch in wire.encode_to_participant(messages, durable=1):
+            self._lane.put(batch)
+
+    def prepare(self, number: int, *operations: types_pb2.Operation, peers: tuple[Peer, ...] = ()) -> Prepare:
+        """Sends it, and gives it back to be sent again."""
+        message = Prepare(number, encoded(*operations), False, peers)
+        self.send(message)
+        return message
+
+    def one_phase(self, number: int, *operations: types_pb2.Operation, incarnation: int | None = None) -> OnePhase:
+        message = OnePhase(number, encoded(*operations), incarnation or self.hello.incarnation)
+        self.send(message)
+        return message
+
+    def ask(self, number: int) -> None:
+        self.send(Question(number))
+
+    def take(self, kind: type[M], number: int | None = None) -> M:
+        return self.inbox.take(kind, number=number)
+
+
+class ScriptedInquiries(coordinator_pb2_grpc.InquiriesServicer):
+    """A coordinator that answers single questions, and nothing else. Without an answer it may not say."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.answers: dict[int, Answer] = {}
+        self.asked: list[int] = []
+
+    def Outcome(self, request: Any, context: Any) -> Any:
+        self.asked.append(request.attempt.number)
+        answer = self.answers.get(request.attempt.number, Answer.NONE)
+        return coordinator_pb2.OutcomeReply(answer=int(answer))  # type: ignore[arg-type]
+
+    def __enter__(self) -> ScriptedInquiries:
+        self._pool = futures.ThreadPoolExecutor(4)
+        self._server = grpc.server(self._pool, options=[("grpc.so_reuseport", 0)])
+        coordinator_pb2_grpc.add_InquiriesServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
+        assert self._server.add_insecure_port(self.address)
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop(0).wait()
+        self._pool.shutdown()
+
+
+def encoded(*operations: types_pb2.Operation) -> bytes:
+    return types_pb2.Operations(operations=operations).SerializeToString(deterministic=True)
