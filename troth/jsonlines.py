@@ -60,7 +60,7 @@ def read_transactions(lines: Iterable[bytes], name: str, timeout_s: float | None
 
 def _decoded(raw: bytes, place: str, timeout_s: float | None) -> Transaction:
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.rstrip(b"\r\n").decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadInput(f"{place}:{error.start + 1}: not UTF-8") from error
     return parse_transaction(text, place, timeout_s)
