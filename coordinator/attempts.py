@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from coordinator.base import Base
 from coordinator.events import (
     Aborted,
-    Alarm,
     Claimed,
     Closed,
     Committed,
@@ -57,8 +57,7 @@ class Attempts(Base):
             text = f"{down[0]} at {lane.address} cannot be reached: {lane.why}"
             sub.reason = reason(Code.CODE_UNREACHABLE, text, participant=down[0])
             self._note(sub, "waits for its lane", down[0])
-            self._parked[sub.id] = sub
-            self._at(sub.deadline, Due.RETRY, sub.id)
+            self._park(sub, math.inf)
             return
         number = number or self._number()
         attempt = sub.attempt = self.attempts[number] = Attempt(number, sub.id, sub, self._now.mono)
@@ -68,11 +67,21 @@ class Attempts(Base):
             attempt.read |= branch.reads
         attempt.missing = len(attempt.parts)
         attempt.alone = len(sub.branches) == 1 and not sub.branches[0].read_only
-        self._at(min(self._now.mono + self.settings.vote_timeout_s, sub.deadline), Due.ATTEMPT, number)
+        self._time(attempt, min(self._now.mono + self.settings.vote_timeout_s, sub.deadline))
         if not attempt.alone:
             self._move(attempt, Input.PREPARE)
         else:
             self._move(attempt, Input.CLAIM if sub.chosen else Input.DELEGATE)
+
+    def _park(self, sub: Open, resume: float) -> None:
+        """Until `resume`, or until its lanes are open when that is infinite; in any case until its deadline."""
+        self._parked[sub.id] = sub
+        sub.resume = resume
+        if resume < sub.deadline:
+            self._at(resume, Due.RETRY, sub.id)
+        elif sub.timed != sub.deadline:
+            sub.timed = sub.deadline
+            self._at(sub.deadline, Due.RETRY, sub.id)
 
     def _failed(self, attempt: Attempt, why: Reason) -> None:
         """The attempt is nobody's commit any more. Rule 11: tried again unless somebody's NO is final or time is up."""
@@ -81,8 +90,10 @@ class Attempts(Base):
         sub.reason = why
         self._note(sub, f"attempt failed: {why.message}", why.participant)
         again = why.retryable and not sub.abort_wanted and self._now.mono + self._pause(sub) < sub.deadline
-        orphan = not sub.branches
-        self._move(attempt, Input.FAILED if again or orphan else Input.FAILED_FOR_GOOD)
+        if not again and sub.branches:
+            self._move(attempt, Input.FAILED_FOR_GOOD)
+        else:
+            self._move(attempt, Input.FAILED_CLAIMED if attempt.alone and sub.chosen else Input.FAILED)
 
     def _pause(self, sub: Open) -> float:
         return float(min(self.settings.retry_first_s * 2 ** (sub.attempts - 1), self.settings.retry_max_s))
@@ -94,8 +105,7 @@ class Attempts(Base):
         assert sub is not None
         sub.attempt = None
         if sub.branches:
-            self._parked[sub.id] = sub
-            self._later(self._pause(sub), Due.RETRY, sub.id)
+            self._park(sub, self._now.mono + self._pause(sub))
         else:
             self._forget(sub)
 
@@ -112,7 +122,7 @@ class Attempts(Base):
         move = TABLE.get((attempt.state, given))
         if move is None:
             name = AttemptId(self.log, attempt.number)
-            self._out.append(Alarm(f"{given.value} is not possible for attempt {name}, which is {attempt.state.value}"))
+            self._alarm(f"{given.value} is not possible for attempt {name}, which is {attempt.state.value}")
             return
         action, attempt.state = move
         if attempt.state is State.ENDED:
@@ -127,7 +137,7 @@ class Attempts(Base):
         updating = [part for part in attempt.parts.values() if not part.branch.read_only]
         everybody = {
             part.branch.participant: Peer(
-                part.branch.participant, self.lanes[part.branch.participant].address, part.identity
+                part.branch.participant, self.lanes[part.branch.participant].advertised, part.identity
             )
             for part in updating
         }
@@ -189,9 +199,9 @@ class Attempts(Base):
                 self._send(name, Abort(attempt.number))
 
     def _do_drop(self, attempt: Attempt, _: Any) -> None:
-        assert attempt.submission is not None
-        if attempt.submission.chosen:
-            self._append(Dropped(attempt.number), forced=False)
+        """The mark passes the number only when this is durable: a claim found again is asked about, and below the mark
+        nobody answers."""
+        self._append(Dropped(attempt.number), forced=False, then=lambda: self._move(attempt, Input.DURABLE))
         self._again(attempt)
 
     def _do_record_commit(self, attempt: Attempt, _: Any) -> None:
@@ -229,7 +239,7 @@ class Attempts(Base):
                 self._send(name, Release(attempt.number))
             elif self.lanes[name].identity == part.identity:
                 self._send(name, Commit(attempt.number))
-        self._later(self.settings.retry_max_s, Due.ATTEMPT, attempt.number)
+        self._time(attempt, self._now.mono + self.settings.retry_max_s)
         self._close(attempt, Outcome.COMMITTED)
 
     def _do_release(self, attempt: Attempt, _: Any) -> None:
@@ -315,9 +325,7 @@ class Attempts(Base):
             else:
                 self._move(attempt, Input.WON_ABORT if sub.chosen else Input.WON_ABORT_ASSIGNED)
         elif event.number != attempt.number:
-            self._out.append(
-                Alarm(f"rule 11: {event.id} is committed by attempt {event.number}, not by {attempt.number}")
-            )
+            self._alarm(f"rule 11: {event.id} is committed by attempt {event.number}, not by {attempt.number}")
         else:
             reads = all(part.vote is Vote.READ_ONLY for part in attempt.parts.values())
             self._move(attempt, Input.WON_READS if reads and not sub.chosen else Input.WON_COMMIT)

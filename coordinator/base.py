@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from coordinator.events import (
+    Alarm,
     Append,
     Effect,
+    Heuristic,
     Record,
     Recovered,
     Send,
@@ -25,6 +27,12 @@ from troth.words import Now, number_of
 
 MARK_EXCEPTIONS_MAX = 1_000
 """Numbers that a mark lists at most; the mark stays below the next one."""
+
+ALARMS_MAX = 1_000
+"""Alarms remembered, so that what somebody says again every second is raised once."""
+
+STEPS_MAX = 100
+"""Steps kept of one transaction; of one that is tried again and again the latest and how it began."""
 
 
 class Base:
@@ -61,6 +69,7 @@ class Base:
         self._wake: float | None = None
         self._marking = False
         self._marked = Mark(0, ())
+        self._alarmed: dict[str, None] = {}
         self._out: list[Effect] = []
         self._now = Now(0.0, 0.0)
 
@@ -88,15 +97,42 @@ class Base:
     def _send(self, participant: str, message: Any) -> None:
         self._out.append(Send(participant, message))
 
+    def _alarm(self, text: str) -> None:
+        if text in self._alarmed:
+            return
+        if len(self._alarmed) == ALARMS_MAX:
+            del self._alarmed[next(iter(self._alarmed))]
+        self._alarmed[text] = None
+        self._out.append(Alarm(text))
+
     def _note(self, sub: Open | None, what: str, participant: str = "") -> None:
-        if sub is not None:
-            sub.steps.append((self._now.wall, what, participant))
+        if sub is None:
+            return
+        sub.steps.append((self._now.wall, what, participant))
+        if len(sub.steps) > STEPS_MAX:
+            del sub.steps[STEPS_MAX // 2]
+
+    def _is_heuristic(self, number: int, participant: str) -> bool:
+        return any((each.number, each.participant) == (number, participant) for each in self.heuristics)
+
+    def _keep_heuristic(self, record: Heuristic, then: Callable[[], None], *, counted: bool) -> None:
+        """One record for a branch, kept until a person clears it (rule 12)."""
+        self.heuristics = [
+            each for each in self.heuristics if (each.number, each.participant) != (record.number, record.participant)
+        ]
+        self.heuristics.append(record)
+        self._append(record, forced=True, then=then, counted=counted)
 
     def _later(self, seconds: float, due: Due, key: Any) -> None:
         self._at(self._now.mono + seconds, due, key)
 
     def _at(self, at: float, due: Due, key: Any) -> None:
         heapq.heappush(self._due, (at, due, key))
+
+    def _time(self, attempt: Attempt, at: float) -> None:
+        """Sets the attempt's one timer anew."""
+        attempt.due = at
+        self._at(at, Due.ATTEMPT, attempt.number)
 
     def _effects(self) -> list[Effect]:
         if self._due and (self._wake is None or self._due[0][0] < self._wake):

@@ -7,6 +7,7 @@ A hello compares durable numbers both ways, so that a file restored from an olde
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -292,7 +293,7 @@ class Driver(Engine[Event, Effect, Record, float]):
             identity=lane.identity,
             seen=self.file.seen.get(lane.identity, 0),
         )
-        await stream.write(participant_pb2.ToParticipant(hello=ours, durable=self.writer.durable))
+        await _write(stream, participant_pb2.ToParticipant(hello=ours, durable=self.writer.durable))
         first = await stream.read()
         if not isinstance(first, participant_pb2.ToCoordinator):
             raise LaneRefused(f"{lane.address} closed the lane before its hello")
@@ -328,7 +329,8 @@ class Driver(Engine[Event, Effect, Record, float]):
         questions = tuple(hello.questions)
         try:
             self.feed(LaneOpened(lane.participant, hello.identity, hello.incarnation, hello.address, questions))
-            await until_first(self._read_lane(lane, stream), write_out(outbox, self._encode, stream.write))
+            write = functools.partial(_write, stream)
+            await until_first(self._read_lane(lane, stream), write_out(outbox, self._encode, write))
         finally:
             lane.outbox = None
 
@@ -342,3 +344,12 @@ class Driver(Engine[Event, Effect, Record, float]):
     def _encode(self, messages: list[ToParticipant]) -> list[participant_pb2.ToParticipant]:
         wire.count(messages, self.sent)
         return wire.encode_to_participant(messages, self.writer.durable)
+
+
+async def _write(stream: Stream, batch: participant_pb2.ToParticipant) -> None:
+    """Raises AioRpcError also when the stream had ended before: there grpc.aio says no more than that."""
+    try:
+        await stream.write(batch)
+    except asyncio.InvalidStateError as error:
+        code, details, trailing = await stream.code(), await stream.details(), await stream.trailing_metadata()
+        raise grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, details) from error

@@ -13,13 +13,13 @@ to a client leaves from `_durable` (or `_decided`, when the coordinator assigned
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 from typing import Any
 
 from coordinator.attempts import alone, by_request, taken
 from coordinator.events import (
     AbortAsked,
-    Alarm,
     Asked,
     Branch,
     Closed,
@@ -106,7 +106,12 @@ class Coordinator(People, Views):
             sub = Open(entry.id, chosen=True, digest=entry.digest, branches=(), now=self._now)
             sub.submitted_at, sub.attempt, sub.attempts = entry.at, attempt, 1
             attempt.submission = self.submissions[entry.id] = sub
-        self._later(self.settings.retry_max_s, Due.ATTEMPT, entry.number)
+            by_hand = [each for each in self.heuristics if each.number == entry.number]
+            if by_hand:
+                self._move(attempt, Input.RESOLVED)
+                self._end_by_hand(attempt, by_hand[0])
+                return
+        self._time(attempt, self._now.mono + self.settings.retry_max_s)
 
     def _submitted(self, event: Submitted) -> None:
         wanted = event.submission
@@ -115,7 +120,7 @@ class Coordinator(People, Views):
             self._refuse(event.client, wanted.id, why)
             return
         timeout = min(wanted.timeout_s or self.settings.timeout_s, self.settings.timeout_max_s)
-        waiter = Waiter(event.client, wanted.wait_applied, self._now.mono + timeout)
+        waiter = Waiter(event.client, wanted.wait_applied, self._now.mono + timeout, wanted.digest)
         sub = self.submissions.get(wanted.id) if wanted.id else None
         if sub is not None:
             self._join(sub, wanted, waiter)
@@ -176,15 +181,16 @@ class Coordinator(People, Views):
 
     def _join(self, sub: Open, wanted: Submission, waiter: Waiter) -> None:
         """Rule 11: while a submission is open a second one of its id joins it, or is refused for other content."""
-        if sub.digest is not None and sub.digest != wanted.digest:
+        if not sub.looking and sub.digest is not None and sub.digest != wanted.digest:
             self._refuse(waiter.client, wanted.id, taken(wanted.id))
             return
         sub.waiters.append(waiter)
         if not sub.branches and sub.digest is not None:
+            # A one-phase attempt found at start: now there is somebody to try it again for.
             sub.branches = wanted.branches
         if sub.attempt is not None and sub.attempt.state is State.DELEGATED:
             sub.deadline = max(sub.deadline, waiter.until)
-            self._at(waiter.until, Due.ATTEMPT, sub.attempt.number)
+            self._time(sub.attempt, min(sub.attempt.due, waiter.until))
 
     def _abort_asked(self, event: AbortAsked) -> None:
         waiter = Waiter(event.client, False, self._now.mono + self.settings.timeout_s)
@@ -196,6 +202,7 @@ class Coordinator(People, Views):
             sub.abort_wanted = True
         elif sub.attempt is None:
             sub.waiters.append(waiter)
+            sub.abort_wanted = True
             self._give_up(sub, by_request())
         else:
             if sub.attempt.state is State.PREPARING:
@@ -254,22 +261,29 @@ class Coordinator(People, Views):
         elif sub.abort_wanted:
             self._give_up(sub, by_request())
         else:
+            self._refuse_others(sub)
             self._begin(sub)
 
+    def _refuse_others(self, sub: Open) -> None:
+        """Whoever came with other content while the log was looked through: only now is the id the first one's."""
+        for waiter in [each for each in sub.waiters if each.digest not in (None, sub.digest)]:
+            sub.waiters.remove(waiter)
+            self._refuse(waiter.client, sub.id, taken(sub.id))
+
     def _answer_from_log(self, sub: Open, entry: Entry) -> None:
-        """The id has its outcome: everybody who waits hears it, or that the id is taken."""
-        if None not in (sub.digest, entry.digest) and sub.digest != entry.digest:
-            self._close_refused(sub, taken(sub.id))
-            return
+        """The id has its outcome: everybody who waits hears it, or that the id is taken by other content."""
         assert entry.state is not None, "an open one-phase attempt is in `submissions`"
         attempt = self.attempts.get(entry.number)
+        applied = attempt is None and entry.state is Outcome.COMMITTED
+        kept = Result(sub.id, entry.state, entry.reason, rows_not_kept=entry.read, applied=applied)
         for waiter in sub.waiters:
-            if waiter.wait_applied and attempt is not None:
-                attempt.rows_lost = entry.read
+            if None not in (waiter.digest, entry.digest) and waiter.digest != entry.digest:
+                self._refuse(waiter.client, sub.id, taken(sub.id))
+            elif waiter.wait_applied and attempt is not None:
+                attempt.rows_lost = attempt.read and not attempt.rows
                 attempt.applied.append(waiter)
-                continue
-            kept = Result(sub.id, entry.state, entry.reason, rows_not_kept=entry.read, applied=attempt is None)
-            self._out.append(Reply(waiter.client, kept))
+            else:
+                self._out.append(Reply(waiter.client, kept))
         self._forget(sub)
 
     def _close_refused(self, sub: Open, why: Reason) -> None:
@@ -286,7 +300,7 @@ class Coordinator(People, Views):
 
     def _lane_opened(self, event: LaneOpened) -> None:
         lane = self.lanes[event.participant]
-        lane.open, lane.why = True, ""
+        lane.open, lane.why, lane.advertised = True, "", event.address or lane.address
         lane.identity, lane.incarnation = event.identity, event.incarnation
         if lane.known != event.identity:
             self._new_file(event.participant, lane)
@@ -305,11 +319,9 @@ class Coordinator(People, Views):
         """Another file under a known name: it can do new work, and answers for nothing that the old one owes."""
         owed = [n for n, attempt in self.attempts.items() if attempt.owed.get(participant) == lane.known]
         if lane.known and owed:
-            self._out.append(
-                Alarm(
-                    f"{participant} is file {lane.identity} now; {len(owed)} commits are owed to file {lane.known}: "
-                    "bring it back or settle them with `troth resolve`"
-                )
+            self._alarm(
+                f"{participant} is file {lane.identity} now; {len(owed)} commits are owed to file {lane.known}: "
+                "bring it back or settle them with `troth resolve`"
             )
         lane.known = lane.identity
         self._append(Known(participant, lane.identity), forced=False, counted=False)
@@ -340,9 +352,7 @@ class Coordinator(People, Views):
             )
             return
         if message.vote is Vote.READ_ONLY and not part.branch.read_only:
-            self._out.append(
-                Alarm(f"rule 6: {participant} voted READ_ONLY for an updating branch of attempt {message.number}")
-            )
+            self._alarm(f"rule 6: {participant} voted READ_ONLY for an updating branch of attempt {message.number}")
             part.vote = None
             return
         self._note(attempt.submission, f"voted {message.vote.name}", participant)
@@ -396,12 +406,13 @@ class Coordinator(People, Views):
         if message.heuristic is None:
             self._settle_owed(attempt, participant)
             return
+        if self._is_heuristic(attempt.number, participant):
+            return
         if message.heuristic is not Outcome.COMMITTED:
             name = AttemptId(self.log, attempt.number)
-            self._out.append(Alarm(f"rule 12: {name} is COMMITTED and {participant} was resolved by hand as ABORTED"))
+            self._alarm(f"rule 12: {name} is COMMITTED and {participant} was resolved by hand as ABORTED")
         record = Heuristic(attempt.number, participant, message.heuristic, "", self._now.wall)
-        self.heuristics.append(record)
-        self._append(record, forced=True, then=lambda: self._settle_owed(attempt, participant))
+        self._keep_heuristic(record, lambda: self._settle_owed(attempt, participant), counted=True)
 
     def _question(self, participant: str, message: Question) -> None:
         self._lane_asks(participant, message.number, hello=False)
@@ -425,9 +436,7 @@ class Coordinator(People, Views):
     def _answer(self, log: str, number: int) -> Answer | None:
         """Rule 7, as far as memory knows; None when the log must be looked through."""
         if log != self.log or number >= self._next():
-            self._out.append(
-                Alarm(f"rule 7: asked for attempt {AttemptId(log, number)}, which this log cannot have issued")
-            )
+            self._alarm(f"rule 7: asked for attempt {AttemptId(log, number)}, which this log cannot have issued")
             return Answer.NONE
         attempt = self.attempts.get(number)
         if attempt is None:
@@ -457,9 +466,10 @@ class Coordinator(People, Views):
         self._unpark()
 
     def _assigned_looked_up(self, id: str, entry: Entry | None) -> None:
-        """`abort` of an id that was assigned: presumed abort never answers a client (rule 11)."""
+        """`abort` of an id that was assigned: presumed abort never answers a client (rule 11). The number in it may be
+        that of an attempt of another transaction, which is none of its business."""
         sub = self.submissions[id]
-        if entry is not None:
+        if entry is not None and entry.id is None:
             self._answer_from_log(sub, entry)
             return
         why = reason(
@@ -483,10 +493,10 @@ class Coordinator(People, Views):
     def _ticked(self, event: Ticked) -> None:
         self._wake = None
         while self._due and self._due[0][0] <= self._now.mono:
-            _, due, key = heapq.heappop(self._due)
+            at, due, key = heapq.heappop(self._due)
             if due is Due.ATTEMPT:
                 attempt = self.attempts.get(key)
-                if attempt is not None:
+                if attempt is not None and attempt.due == at:
                     self._attempt_due(attempt)
             elif due is Due.RETRY:
                 self._retry_due(key)
@@ -503,9 +513,9 @@ class Coordinator(People, Views):
         elif attempt.state in (State.COMMITTING, State.DELEGATED):
             self._answer_late(attempt)
             self._move(attempt, Input.REMIND)
-            self._later(self.settings.retry_max_s, Due.ATTEMPT, attempt.number)
+            self._time(attempt, self._now.mono + self.settings.retry_max_s)
         elif attempt.state is State.CLAIMING:
-            self._later(self.settings.retry_max_s, Due.ATTEMPT, attempt.number)
+            self._time(attempt, self._now.mono + self.settings.retry_max_s)
 
     def _answer_late(self, attempt: Attempt) -> None:
         """Clients whose time is up hear what is known: a decision does not end by a timeout (rules 4, 13)."""
@@ -526,15 +536,14 @@ class Coordinator(People, Views):
             return
         if self._now.mono >= sub.deadline:
             self._give_up(sub, sub.reason or reason(Code.CODE_TIMEOUT, "the transaction's time is up"))
-        else:
+        elif self._now.mono >= sub.resume:
             del self._parked[id]
             self._begin(sub)
 
     def _unpark(self) -> None:
         """Submissions that waited for lanes go on, in the order in which they came."""
         for sub in list(self._parked.values()):
-            waits = sub.reason is not None and sub.reason.code == Code.CODE_UNREACHABLE
-            if waits and all(self.lanes[branch.participant].ready for branch in sub.branches):
+            if sub.resume == math.inf and all(self.lanes[branch.participant].ready for branch in sub.branches):
                 del self._parked[sub.id]
                 self._begin(sub)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from coordinator.attempts import Attempts
 from coordinator.events import (
     Cleared,
@@ -24,12 +26,11 @@ class People(Attempts):
         if event.outcome is None:
             self._clear(event)
             return
-        found = [a for a in self.attempts.values() if a.id == event.id]
-        attempt = found[0] if found else None
-        if attempt is not None and event.participant in attempt.owed and attempt.state is State.COMMITTING:
-            self._resolve_owed(attempt, event)
-        elif attempt is not None and attempt.state is State.DELEGATED and event.participant in attempt.parts:
-            self._resolve_alone(attempt, event)
+        found = [a for a in self.attempts.values() if a.id == event.id and event.participant in _open_at(a)]
+        if found and found[0].state is State.COMMITTING:
+            self._resolve_owed(found[0], event)
+        elif found:
+            self._resolve_alone(found[0], event)
         else:
             text = f"nothing of {event.id} waits for {event.participant} at the coordinator"
             self._out.append(Reply(event.client, Refusal(text)))
@@ -40,7 +41,6 @@ class People(Attempts):
             self._out.append(Reply(event.client, Refusal(text)))
             return
         record = Heuristic(attempt.number, event.participant, Outcome.COMMITTED, event.reason, self._now.wall)
-        self.heuristics.append(record)
 
         def settled() -> None:
             self._settle_owed(attempt, event.participant)
@@ -48,7 +48,7 @@ class People(Attempts):
                 Reply(event.client, f"{event.participant} no longer owes {event.id}; the record is kept until cleared")
             )
 
-        self._append(record, forced=True, then=settled, counted=False)
+        self._keep_heuristic(record, settled, counted=False)
 
     def _resolve_alone(self, attempt: Attempt, event: ResolveAsked) -> None:
         part = attempt.parts[event.participant]
@@ -59,24 +59,26 @@ class People(Attempts):
             return
         assert event.outcome is not None
         record = Heuristic(attempt.number, event.participant, event.outcome, event.reason, self._now.wall)
-        self.heuristics.append(record)
+        self._move(attempt, Input.RESOLVED)
 
         def settled() -> None:
-            if attempt.state is not State.DELEGATED:
-                return
-            if record.done is Outcome.COMMITTED:
-                attempt.rows_lost = attempt.read
-                self._committed_alone(attempt)
-            else:
-                assert attempt.submission is not None
-                text = f"resolved by hand: {event.reason}"
-                attempt.submission.reason = reason(Code.CODE_RESOLVED_BY_HAND, text, participant=event.participant)
-                self._move(attempt, Input.FAILED_FOR_GOOD)
+            self._end_by_hand(attempt, record)
             self._out.append(
                 Reply(event.client, f"{event.id} is {record.done.name} by hand; the record is kept until cleared")
             )
 
-        self._append(record, forced=True, then=settled, counted=False)
+        self._keep_heuristic(record, settled, counted=False)
+
+    def _end_by_hand(self, attempt: Attempt, record: Heuristic) -> None:
+        """The one-phase attempt is what a durable record of a person says, now or when it is found at start."""
+        if record.done is Outcome.COMMITTED:
+            attempt.rows_lost = attempt.read
+            self._committed_alone(attempt)
+        else:
+            assert attempt.submission is not None
+            text = f"resolved by hand: {record.reason}"
+            attempt.submission.reason = reason(Code.CODE_RESOLVED_BY_HAND, text, participant=record.participant)
+            self._move(attempt, Input.FAILED_FOR_GOOD)
 
     def _clear(self, event: ResolveAsked) -> None:
         found = [h for h in self.heuristics if h.participant == event.participant and self._names(event.id, h.number)]
@@ -84,6 +86,11 @@ class People(Attempts):
             self._out.append(
                 Reply(event.client, Refusal(f"no heuristic record of {event.id} at {event.participant} is kept"))
             )
+            return
+        if any(each.number in self.attempts for each in found):
+            # The record is what keeps the branch settled when the log is opened again.
+            text = f"{event.id} is not ended yet; its heuristic record can be cleared once it is"
+            self._out.append(Reply(event.client, Refusal(text)))
             return
         self.heuristics = [each for each in self.heuristics if each not in found]
         for each in found[:-1]:
@@ -95,3 +102,10 @@ class People(Attempts):
     def _names(self, id: str, number: int) -> bool:
         done = self.done.get(id)
         return id == str(AttemptId(self.log, number)) or (done is not None and done.number == number)
+
+
+def _open_at(attempt: Attempt) -> Collection[str]:
+    """The participants that the attempt waits for and a person may speak for."""
+    if attempt.state is State.COMMITTING:
+        return attempt.owed
+    return attempt.parts if attempt.state is State.DELEGATED else ()

@@ -40,8 +40,12 @@ class State(enum.Enum):
     """One-phase: the submitted record is queued and not durable."""
     DELEGATED = "delegated"
     """One-phase: the participant decides."""
+    RESOLVING = "resolving"
+    """One-phase: a person decided; the record is not durable, and the participant is no longer listened to."""
     SETTLING = "settling"
     """One-phase: committed; the lazy record is not durable, and the mark waits for it."""
+    DROPPING = "dropping"
+    """One-phase: aborted and tried again; the lazy record is not durable, and the mark waits for it."""
     ENDED = "ended"
     """Nothing more to do."""
 
@@ -56,6 +60,7 @@ class Input(enum.Enum):
     VOTE = "a good vote, others missing"
     LAST_VOTE = "the last good vote"
     FAILED = "failed, to be tried again"
+    FAILED_CLAIMED = "one-phase failed, client's id, to be tried again"
     FAILED_FOR_GOOD = "failed for good"
     ABORT_ASKED = "abort asked"
     WON_COMMIT = "the register said COMMITTED"
@@ -69,6 +74,7 @@ class Input(enum.Enum):
     LAST_ACKNOWLEDGED = "the last acknowledgement"
     COMMITTED_ALONE = "one-phase committed"
     COMMITTED_ALONE_ASSIGNED = "one-phase committed, assigned id"
+    RESOLVED = "a person decides"
     REMIND = "reminder due"
 
 
@@ -133,10 +139,17 @@ TABLE: dict[tuple[State, Input], tuple[Action, State]] = {
     (S.CLAIMING, I.ABORT_ASKED): (A.SAY_PENDING, S.CLAIMING),
     (S.DELEGATED, I.COMMITTED_ALONE): (A.SETTLE, S.SETTLING),
     (S.DELEGATED, I.COMMITTED_ALONE_ASSIGNED): (A.ANSWER_COMMITTED, S.ENDED),
-    (S.DELEGATED, I.FAILED): (A.DROP, S.ENDED),
+    (S.DELEGATED, I.FAILED): (A.TELL_ABORT, S.ENDED),
+    (S.DELEGATED, I.FAILED_CLAIMED): (A.DROP, S.DROPPING),
     (S.DELEGATED, I.FAILED_FOR_GOOD): (A.ASK_REGISTER_ABORT, S.ABORTING),
     (S.DELEGATED, I.REMIND): (A.ASK, S.DELEGATED),
     (S.DELEGATED, I.ABORT_ASKED): (A.SAY_PENDING, S.DELEGATED),
+    (S.DELEGATED, I.RESOLVED): (A.NOTHING, S.RESOLVING),
+    (S.RESOLVING, I.COMMITTED_ALONE): (A.SETTLE, S.SETTLING),
+    (S.RESOLVING, I.COMMITTED_ALONE_ASSIGNED): (A.ANSWER_COMMITTED, S.ENDED),
+    (S.RESOLVING, I.FAILED_FOR_GOOD): (A.ASK_REGISTER_ABORT, S.ABORTING),
+    (S.RESOLVING, I.ABORT_ASKED): (A.SAY_PENDING, S.RESOLVING),
     (S.SETTLING, I.DURABLE): (A.NOTHING, S.ENDED),
+    (S.DROPPING, I.DURABLE): (A.NOTHING, S.ENDED),
 }
 """(state, input) -> (action, next state). A pair that is not here is illegal."""

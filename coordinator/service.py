@@ -209,12 +209,21 @@ class Commands(coordinator_pb2_grpc.CommandsServicer):
         outcome = None if request.clear else end_of(request.outcome)
         if outcome is None and not request.clear:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the outcome must be COMMITTED or ABORTED")
+        id = await self._attempt_of(request.id) if request.clear else request.id
         value = await self._driver.ask(
-            lambda client: ResolveAsked(client, request.id, request.participant, outcome, request.reason)
+            lambda client: ResolveAsked(client, id, request.participant, outcome, request.reason)
         )
         if isinstance(value, Refusal):
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, value.message)
         return coordinator_pb2.ResolveReply(message=value)
+
+    async def _attempt_of(self, id: str) -> str:
+        """The attempt by which the log knows this id, as heuristic records are kept by attempt; itself when it does
+        not."""
+        driver = self._driver
+        log = driver.file.identity
+        entry = await driver.in_writer(lambda: driver.decisions.look_up(key_of(id, log)))
+        return id if entry is None else str(AttemptId(log, entry.number))
 
 
 def _delivery(tag: int, deliver: Callable[[SubmitResult], None]) -> Callable[[Result], None]:
@@ -399,6 +408,7 @@ def closed_message(driver: Driver, closed: Closed) -> Transaction:
     now = driver.now()
     known = None if closed.outcome is Outcome.REFUSED else driver.node.describe(closed.id, now)
     if known is not None:
+        known.state = _ENDED[closed.outcome]  # the outcome is what is watched, not how far it has been applied
         return known
     return Transaction(id=closed.id, state=_ENDED[closed.outcome], reason=closed.reason, ended_at=now.wall)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from typing import NamedTuple
 
 from coordinator.events import (
@@ -29,6 +30,8 @@ class Waiter(NamedTuple):
     wait_applied: bool
     until: float
     """Monotonic time at which it is answered with what is known."""
+    digest: bytes | None = None
+    """Of the content that it submitted; None for `abort ID`, which asks about any content."""
 
 
 class Open:
@@ -47,9 +50,11 @@ class Open:
         "id",
         "looking",
         "reason",
+        "resume",
         "since",
         "steps",
         "submitted_at",
+        "timed",
         "waiters",
     )
 
@@ -59,6 +64,10 @@ class Open:
         self.digest = digest
         self.branches = branches
         self.deadline = now.mono
+        self.timed = 0.0
+        """The deadline that a timer is set for."""
+        self.resume = math.inf
+        """When the pause between two attempts is over; infinite while it waits for lanes."""
         self.waiters: list[Waiter] = []
         self.attempt: Attempt | None = None
         self.attempts = 0
@@ -93,6 +102,7 @@ class Attempt:
     __slots__ = (
         "alone",
         "applied",
+        "due",
         "id",
         "missing",
         "number",
@@ -113,6 +123,8 @@ class Attempt:
         self.submission = submission
         self.state = State.NEW
         self.since = since
+        self.due = math.inf
+        """When its timer is due; an earlier entry of the heap no longer counts."""
         self.parts: dict[str, Part] = {}
         self.missing = 0
         self.alone = False
@@ -129,10 +141,12 @@ class Attempt:
 class Lane:
     """What is known of one participant."""
 
-    __slots__ = ("address", "identity", "incarnation", "known", "open", "unanswered", "why")
+    __slots__ = ("address", "advertised", "identity", "incarnation", "known", "open", "unanswered", "why")
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self.advertised = address
+        """Where its peers reach it, as its last hello said."""
         self.open = False
         self.identity = ""
         self.incarnation = 0

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from participant.asks import Ask, Asks
 from participant.events import (
     Alarm,
     Apply,
@@ -75,14 +76,17 @@ from troth.v1.types_pb2 import Code, Reason
 from troth.values import to_value
 from troth.words import Answer, AttemptId, Now, Outcome, Vote
 
-ASKS_MAX = 64
-"""Branches that ask by single calls at one time; the others wait for the lane or their turn."""
+ALARMS_MAX = 1_000
+"""Alarms remembered, so that what somebody says again every second is raised once."""
 
 IN_DOUBT = frozenset({State.PREPARED, State.READ_ONLY, State.HEURISTIC})
 """States whose branches ask."""
 
 REMEMBERED = frozenset({State.COMMITTED, State.DENIED, State.ABORTED})
 """States that are dropped once the low-water mark has passed."""
+
+TELLING = frozenset({State.WAITING, State.TRYING, State.RUNNING, State.COMMITTING, State.LEARNING})
+"""States that end in a vote or an acknowledgement: single calls wait for it."""
 
 
 class Due(enum.IntEnum):
@@ -154,7 +158,7 @@ class Log:
         self.low = 0
         self.excepted: frozenset[int] = frozenset()
         self.dirty = False
-        """The mark has moved since it was last written."""
+        """The mark has moved since it was last written, or a branch has ended below it."""
         self.remembered: list[int] = []
         """Heap of the numbers whose branches are in REMEMBERED."""
 
@@ -198,7 +202,8 @@ class Participant(Views):
         self._flushes: deque[tuple[int, Branch | None, int | None]] = deque()
         self._due: list[tuple[float, Due, str, int]] = []
         self._wake: float | None = None
-        self._asking: set[AttemptId] = set()
+        self._asks = Asks(self._in_doubt_here)
+        self._alarmed: dict[str, None] = {}
         self._now = Now(0.0, 0.0)
 
     def start(self, now: Now) -> list[Effect]:
@@ -282,8 +287,9 @@ class Participant(Views):
         if self._differs(branch, message.operations, read_only=False, alone=True, caller=caller):
             return
         given = Input.ONE_PHASE
+        branch.alone = True  # also when it is only remembered: what it is told is the end of a one-phase request
         if branch.state is State.UNKNOWN:
-            branch.operations, branch.alone = message.operations, True
+            branch.operations = message.operations
             if message.incarnation != self.incarnation:
                 given = Input.ONE_PHASE_FOREIGN
             elif log.below(message.number):
@@ -297,9 +303,10 @@ class Participant(Views):
             return False
         if (branch.operations, branch.read_only, branch.alone) == (operations, read_only, alone):
             return False
-        self._alarm(
-            f"rule 8: attempt {branch.attempt} came again with other content; it is {branch.state.value}", caller
-        )
+        text = f"rule 8: attempt {branch.attempt} came again with other content; it is {branch.state.value}"
+        self._alarm(text)
+        if caller is not None:
+            self._out.append(Reply(caller, Refused(text)))
         return True
 
     def _commit(self, log: Log, message: Commit, caller: int | None) -> None:
@@ -312,9 +319,11 @@ class Participant(Views):
     def _abort(self, log: Log, message: Abort, caller: int | None) -> None:
         branch = self._branch(log, message.number)
         if branch.state is not State.UNKNOWN or not log.below(message.number):
-            self._move(branch, Input.ABORT, caller)
-        if caller is not None and branch.state not in (State.COMMITTING, State.COMMITTED):
-            self._out.append(Reply(caller, Acknowledged(message.number)))
+            self._move(branch, Input.ABORT)
+        if caller is not None:
+            committed = branch.state in (State.RUNNING, State.COMMITTING, State.COMMITTED)
+            refused = Refused(f"{branch.attempt} is {branch.state.value} and cannot be aborted")
+            self._out.append(Reply(caller, refused if committed else Acknowledged(message.number)))
 
     def _release(self, log: Log, message: Release, caller: int | None) -> None:
         self._move(self._branch(log, message.number), Input.RELEASE)
@@ -330,6 +339,9 @@ class Participant(Views):
     def _mark(self, log: Log, message: Mark, caller: int | None) -> None:
         log.join(message)
         self._drop_below(log)
+        self._forget_soon(log)
+
+    def _forget_soon(self, log: Log) -> None:
         if not log.dirty:
             log.dirty = True
             self._later(self.settings.forget_interval_s, Due.FORGET, AttemptId(log.name, 0))
@@ -340,10 +352,10 @@ class Participant(Views):
             self._heard(branch, message.answer, "the coordinator")
 
     def _coordinator_answered(self, event: CoordinatorAnswered) -> None:
-        self._asking.discard(event.attempt)
-        branch = self._log(event.attempt.log).branches.get(event.attempt.number)
-        if branch is None or branch.state not in IN_DOUBT:
+        self._out.extend(self._asks.ended(event.attempt, None))
+        if not self._in_doubt_here(event.attempt):
             return
+        branch = self.logs[event.attempt.log].branches[event.attempt.number]
         if event.answer is None or event.answer is Answer.NONE:
             branch.why = "the coordinator did not answer"
             if branch.state is not State.READ_ONLY:
@@ -352,14 +364,19 @@ class Participant(Views):
             self._heard(branch, event.answer, "the coordinator")
 
     def _peer_answered(self, event: PeerAnswered) -> None:
-        branch = self._log(event.attempt.log).branches.get(event.attempt.number)
-        if branch is None or branch.state not in IN_DOUBT:
+        self._out.extend(self._asks.ended(event.attempt, event.peer))
+        if not self._in_doubt_here(event.attempt):
             return
+        branch = self.logs[event.attempt.log].branches[event.attempt.number]
         if event.answer in (Answer.COMMITTED, Answer.ABORTED):
             assert event.answer is not None
             self._heard(branch, event.answer, event.peer.participant)
         else:
             branch.why = f"the coordinator did not answer; {event.peer.participant} may not say"
+
+    def _in_doubt_here(self, attempt: AttemptId) -> bool:
+        branch = self.logs[attempt.log].branches.get(attempt.number)
+        return branch is not None and branch.state in IN_DOUBT
 
     def _heard(self, branch: Branch, answer: Answer, who: str) -> None:
         """An answer to an inquiry. Only branches that ask listen: answers may come late and twice."""
@@ -437,6 +454,7 @@ class Participant(Views):
             log = self.logs[name]
             if due is Due.FORGET:
                 log.dirty = False
+                self._drop_below(log)
                 mark = Mark(log.low, tuple(sorted(log.excepted)))
                 self._write(Forget(name, mark), forced=False, counted=False)
                 continue
@@ -455,10 +473,8 @@ class Participant(Views):
         """One step of the table: the state first, then what is done on the way."""
         move = TABLE.get((branch.state, given))
         if move is None:
-            caller = argument if isinstance(argument, int) else None
-            self._alarm(
-                f"{given.value} is not possible for attempt {branch.attempt}, which is {branch.state.value}", caller
-            )
+            self._alarm(f"{given.value} is not possible for attempt {branch.attempt}, which is {branch.state.value}")
+            self._refuse_call(branch, argument)
             return
         action, state = move
         before, branch.state = branch.state, state
@@ -469,18 +485,30 @@ class Participant(Views):
             del log.branches[branch.attempt.number]
         if state in REMEMBERED and before not in REMEMBERED:
             heapq.heappush(log.remembered, branch.attempt.number)
+            if log.below(branch.attempt.number):
+                self._forget_soon(log)
         _ACTIONS[action](self, branch, argument)
+        self._let_callers_go(branch)
+
+    def _let_callers_go(self, branch: Branch) -> None:
+        """Single calls for which neither a vote nor an acknowledgement will come hear how the branch stands."""
+        if branch.callers and branch.state not in TELLING:
+            for caller in list(branch.callers):
+                self._refuse_call(branch, caller)
+
+    def _refuse_call(self, branch: Branch, caller: Any) -> None:
+        if caller in branch.callers:
+            branch.callers.remove(caller)
+            self._out.append(Reply(caller, Refused(f"{branch.attempt} is {branch.state.value} here")))
 
     def _do_nothing(self, branch: Branch, _: Any) -> None:
         pass
 
     def _do_alarm(self, branch: Branch, caller: int | None) -> None:
-        if caller in branch.callers:
-            branch.callers.remove(caller)
+        self._refuse_call(branch, caller)
         self._alarm(
             f"rule 7: {branch.attempt} is {branch.state.value} here and its coordinator says otherwise; "
-            "nothing was changed, a person must look",
-            caller,
+            "nothing was changed, a person must look"
         )
 
     def _do_queue(self, branch: Branch, _: Any) -> None:
@@ -593,7 +621,8 @@ class Participant(Views):
 
     def _do_ask(self, branch: Branch, _: Any) -> None:
         self._do_ask_coordinator(branch, _)
-        if branch.asked_at is not None and self._now.mono - branch.asked_at >= self.settings.ask_peers_after_s:
+        assert branch.asked_at is not None
+        if self._now.mono - branch.asked_at >= self.settings.ask_peers_after_s:
             self._ask_peers(branch)
 
     def _do_ask_coordinator(self, branch: Branch, _: Any) -> None:
@@ -603,9 +632,8 @@ class Participant(Views):
             branch.why = "the coordinator was asked and has not answered"
         if log.lane is not None:
             self._send(branch, Question(branch.attempt.number))
-        elif log.address and branch.attempt not in self._asking and len(self._asking) < ASKS_MAX:
-            self._asking.add(branch.attempt)
-            self._out.append(AskCoordinator(branch.attempt, log.address))
+        elif log.address:
+            self._ask(AskCoordinator(branch.attempt, log.address))
 
     def _do_resolve(self, branch: Branch, event: ResolveAsked) -> None:
         assert branch.plan is not None
@@ -627,8 +655,7 @@ class Participant(Views):
         if branch.done is not branch.known:
             self._alarm(
                 f"rule 12: {branch.attempt} was resolved by hand as {branch.done and branch.done.name} here and is "
-                f"{branch.known and branch.known.name}",
-                None,
+                f"{branch.known and branch.known.name}"
             )
         if branch.known is Outcome.COMMITTED:
             self._tell(branch, Acknowledged(branch.attempt.number, branch.done))
@@ -669,7 +696,11 @@ class Participant(Views):
             heapq.heappush(log.remembered, number)
 
     def _ask_peers(self, branch: Branch) -> None:
-        self._out.extend(AskPeer(branch.attempt, peer) for peer in branch.peers)
+        for peer in branch.peers:
+            self._ask(AskPeer(branch.attempt, peer))
+
+    def _ask(self, ask: Ask) -> None:
+        self._out.extend(self._asks.put(ask))
 
     def _write(
         self, job: Job, *, forced: bool, counted: bool = True, branch: Branch | None = None, caller: int | None = None
@@ -733,10 +764,13 @@ class Participant(Views):
         text = f"waited {self.settings.lock_timeout_s:g} s for {lock_text(name)}, held by {held}"
         return reason(Code.CODE_LOCK_TIMEOUT, text, **_row(name))
 
-    def _alarm(self, text: str, caller: int | None) -> None:
+    def _alarm(self, text: str) -> None:
+        if text in self._alarmed:
+            return
+        if len(self._alarmed) == ALARMS_MAX:
+            del self._alarmed[next(iter(self._alarmed))]
+        self._alarmed[text] = None
         self._out.append(Alarm(text))
-        if caller is not None:
-            self._out.append(Reply(caller, Refused(text)))
 
     def _later(self, seconds: float, due: Due, attempt: AttemptId) -> None:
         heapq.heappush(self._due, (self._now.mono + seconds, due, attempt.log, attempt.number))

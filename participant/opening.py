@@ -70,7 +70,9 @@ def _look_over(path: Path) -> None:
     BadSchema when its rows break its own rules: a YES could then not be kept."""
     if not path.exists():
         return
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+    # Not mode=ro: SQLite forgets the CHECKs of a database that is opened so, and finds every row right.
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as connection:
+        connection.execute("PRAGMA query_only = ON")
         if connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
             return
         reports = adoption_report(connection)

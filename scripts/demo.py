@@ -164,8 +164,8 @@ class Up:
         await self._reader
 
 
-async def run_troth(up: Up, *arguments: str, shown: Sequence[str] | None = None) -> int:
-    """A `troth` command as a user types it, with what it prints; its exit code."""
+async def run_troth(up: Up, *arguments: str, shown: Sequence[str] | None = None) -> tuple[int, str]:
+    """Runs a `troth` command as a user types it, and shows what it prints; its exit code and that."""
     out.print(Text("   $ troth " + " ".join(shown or arguments), "bold cyan"), soft_wrap=True)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "troth", *arguments),
@@ -178,10 +178,11 @@ async def run_troth(up: Up, *arguments: str, shown: Sequence[str] | None = None)
     finally:
         if process.returncode is None:
             process.kill()
-    for line in text.decode(errors="replace").splitlines():
+    printed = text.decode(errors="replace").strip()
+    for line in printed.splitlines():
         say(line)
     assert process.returncode is not None
-    return process.returncode
+    return process.returncode, printed
 
 
 # The work.
@@ -368,7 +369,7 @@ async def demo(folder: Path, count: int, seed: int, in_flight: int, port: int, k
         )
         heading(2, "The shop opens: accounts at p1, stock at p2, customers and orders at p3")
         file = DATA / "opening.jsonl"
-        loaded = await run_troth(up, "submit", str(file), shown=["submit", "scripts/demo-data/opening.jsonl"])
+        loaded, _ = await run_troth(up, "submit", str(file), shown=["submit", "scripts/demo-data/opening.jsonl"])
         checks.that(loaded == 0, f"{len(opened)} transactions loaded from a file")
         if loaded:
             return False
@@ -379,9 +380,9 @@ async def demo(folder: Path, count: int, seed: int, in_flight: int, port: int, k
             await check_settled(client, up, checks)
         check_rows(work, opened, folder, checks)
         heading(6, "What is left in doubt")
-        checks.that(await run_troth(up, "in-doubt") == 0, "every participant was asked")
-        checks.that(await run_troth(up, "unresolved") == 0, "the coordinator was asked")
-        checks.that(await run_troth(up, "status") == 0, "all processes serve")
+        checks.that(await run_troth(up, "in-doubt") == (0, "nothing is in doubt"), "no participant is in doubt")
+        checks.that(await run_troth(up, "unresolved") == (0, "nothing is unresolved"), "the coordinator owes nothing")
+        checks.that((await run_troth(up, "status"))[0] == 0, "all processes serve")
         out.print()
         example = work.one_in_between()
         await run_troth(up, "show", example)

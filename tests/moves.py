@@ -10,7 +10,7 @@ import grpc
 from tests.cluster import COORDINATOR, Cluster, eventually
 from tests.driving import SCHEMA, add, insert, read, submission
 from troth.v1 import coordinator_pb2, participant_pb2, types_pb2
-from troth.v1.coordinator_pb2 import SubmitRequest, SubmitResult
+from troth.v1.coordinator_pb2 import SubmitRequest
 from troth.words import Outcome
 
 __all__ = ["SCHEMA", "add", "insert", "read", "submission"]
@@ -21,10 +21,12 @@ SOON = {
     "TROTH_PARTICIPANT_INQUIRY_AFTER": "100ms",
     "TROTH_PARTICIPANT_INQUIRY_MAX": "100ms",
     "TROTH_PARTICIPANT_ASK_PEERS_AFTER": "200ms",
+    "TROTH_PARTICIPANT_FORGET_INTERVAL": "1h",
     "TROTH_COORDINATOR_RETRY_FIRST": "10ms",
     "TROTH_COORDINATOR_RETRY_MAX": "200ms",
 }
-"""Settings with which nothing that is asked or sent again is long in coming."""
+"""Settings with which nothing that is asked or sent again is long in coming, and logs are written for transactions
+only."""
 
 
 def submitting(cluster: Cluster, request: SubmitRequest, within_s: float = 30.0) -> Any:
@@ -32,11 +34,12 @@ def submitting(cluster: Cluster, request: SubmitRequest, within_s: float = 30.0)
     return cluster.commands.Submit.future(request, timeout=within_s, wait_for_ready=True)
 
 
-def submit(cluster: Cluster, request: SubmitRequest, within_s: float = 30.0) -> SubmitResult:
-    return submitting(cluster, request, within_s).result()  # type: ignore[no-any-return]
+def submit(cluster: Cluster, request: SubmitRequest, within_s: float = 30.0) -> Any:
+    """The SubmitResult, whose numbers are those of `troth.words`."""
+    return submitting(cluster, request, within_s).result()
 
 
-def committed(cluster: Cluster, request: SubmitRequest) -> SubmitResult:
+def committed(cluster: Cluster, request: SubmitRequest) -> Any:
     result = submit(cluster, request)
     assert result.outcome == Outcome.COMMITTED, result
     return result
@@ -50,6 +53,15 @@ def move(amount: int = 30, *, id: str = "", **fields: Any) -> SubmitRequest:
 def open_accounts(cluster: Cluster) -> None:
     """Alice has 100 at p1, bob 100 at p2."""
     committed(cluster, submission({"p1": [insert("alice", 100)], "p2": [insert("bob", 100, 1)]}, wait_applied=True))
+
+
+def flush(cluster: Cluster, name: str) -> None:
+    """Makes everything durable that the process has queued so far: what only looks is answered behind it."""
+    if name == COORDINATOR:
+        state(cluster, "nobody's")
+    else:
+        nobody = participant_pb2.ReadRowRequest(table="accounts", key=[types_pb2.Value(text="nobody")])
+        cluster.participant(name).ReadRow(nobody, timeout=10, wait_for_ready=True)
 
 
 def balance(cluster: Cluster, participant: str, name: str) -> int | None:
@@ -69,6 +81,19 @@ def wait_balances(cluster: Cluster, alice: int, bob: int) -> None:
 
 def wait_in_doubt(cluster: Cluster, participant: str, count: int = 1) -> None:
     eventually(lambda: cluster.in_doubt(participant) == count, f"{count} in doubt at {participant}")
+
+
+def wait_voted(cluster: Cluster, *participants: str) -> None:
+    """Until each has voted YES on the one transaction in flight, and the coordinator has its vote."""
+    for name in participants:
+        wait_in_doubt(cluster, name)
+
+    def voted() -> bool:
+        request = coordinator_pb2.ListRequest(in_flight=True)
+        (transaction,) = cluster.queries.List(request, timeout=10, wait_for_ready=True).transactions
+        return not set(participants) & set(transaction.waiting_for)
+
+    eventually(voted, f"votes of {participants}")
 
 
 def doubt(cluster: Cluster, participant: str) -> list[participant_pb2.InDoubt]:
@@ -97,6 +122,12 @@ def unresolved(cluster: Cluster) -> list[coordinator_pb2.Unresolved]:
     return list(cluster.queries.Unresolved(request, timeout=10, wait_for_ready=True).unresolved)
 
 
+def lanes(cluster: Cluster) -> dict[str, bool]:
+    """Whether they are open, as the coordinator sees them."""
+    status = cluster.queries.Status(coordinator_pb2.StatusRequest(), timeout=10, wait_for_ready=True)
+    return {lane.participant: lane.open for lane in status.lanes}
+
+
 def wait_ended(cluster: Cluster) -> None:
     """Until nothing is open or owed at the coordinator, or in doubt at a participant that runs."""
 
@@ -113,7 +144,7 @@ def broken(call: Any) -> grpc.StatusCode:
     """Waits for a call to end by the loss of its connection; what the client library calls UNKNOWN."""
     error = call.exception()
     assert isinstance(error, grpc.RpcError), error
-    return error.code()  # type: ignore[attr-defined,no-any-return]
+    return error.code()
 
 
 def attempt(log: str, number: int) -> types_pb2.Attempt:

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import grpc
 
 from troth import wire
-from troth.lane import PROTOCOL_VERSION
-from troth.messages import OnePhase, Peer, Prepare, Question, ToCoordinator, ToParticipant, Voted
+from troth.lane import PROTOCOL_VERSION, SERVER_OPTIONS
+from troth.messages import Acknowledged, OnePhase, Peer, Prepare, Question, ToCoordinator, ToParticipant, Voted
 from troth.v1 import coordinator_pb2, coordinator_pb2_grpc, participant_pb2, participant_pb2_grpc, types_pb2
 from troth.words import Answer, Vote, number_of
 
@@ -51,7 +51,8 @@ class Inbox:
         """The first message of that kind (and number), which others may overtake."""
 
         def found() -> Any:
-            return next((m for m in self._waiting if isinstance(m, kind) and number in (None, m.number)), None)  # type: ignore[attr-defined]
+            fits = (m for m in self._waiting if isinstance(m, kind) and number in (None, getattr(m, "number", None)))
+            return next(fits, None)
 
         with self._changed:
             if not self._changed.wait_for(found, within_s):
@@ -110,12 +111,13 @@ class ScriptedParticipant:
         self.inbox = Inbox()
         self.answers: dict[int, Answer] = {}
         """What peers are told, by number; nothing for others."""
+        self._acknowledging = False
         self._lane = _Outgoing()
         self._opened = threading.Semaphore(0)
 
     def __enter__(self) -> ScriptedParticipant:
         self._pool = futures.ThreadPoolExecutor(8)
-        self._server = grpc.server(self._pool, options=[("grpc.so_reuseport", 0)])
+        self._server = grpc.server(self._pool, options=SERVER_OPTIONS)
         participant_pb2_grpc.add_LanesServicer_to_server(_Lanes(self), self._server)  # type: ignore[no-untyped-call]
         participant_pb2_grpc.add_BranchesServicer_to_server(_Peer(self), self._server)  # type: ignore[no-untyped-call]
         assert self._server.add_insecure_port(self.address)
@@ -142,12 +144,16 @@ class ScriptedParticipant:
     def vote(self, prepare: Prepare, vote: Vote = Vote.YES) -> None:
         self.send(Voted(prepare.number, vote, self.incarnation))
 
+    def acknowledge_commits(self) -> None:
+        """From now on, each on the lane on which it comes; those that came before come again (rule 5)."""
+        self._acknowledging = True
+
     def take_prepare(self) -> Prepare:
         return self.inbox.take(Prepare)
 
-    def serve_lane(self, requests: Iterator[Any]) -> Iterator[Any]:
+    def serve_lane(self, requests: Iterator[Any], lane: _Outgoing) -> Iterator[Any]:
         next(requests)
-        lane = self._lane = _Outgoing()
+        self._lane = lane
         hello = participant_pb2.ParticipantHello(
             version=PROTOCOL_VERSION,
             participant=self.name,
@@ -157,7 +163,14 @@ class ScriptedParticipant:
             questions=self.questions,
         )
         yield participant_pb2.ToCoordinator(hello=hello, durable=1)
-        reader = threading.Thread(target=_pump, args=(requests, wire.decode_to_participant, self.inbox))
+
+        def decode(batch: participant_pb2.ToParticipant) -> tuple[ToParticipant, ...]:
+            if self._acknowledging and batch.commits:
+                for answer in wire.encode_to_coordinator([Acknowledged(n) for n in batch.commits], durable=1):
+                    lane.put(answer)
+            return wire.decode_to_participant(batch)
+
+        reader = threading.Thread(target=_pump, args=(requests, decode, self.inbox))
         reader.start()
         self._opened.release()
         yield from lane
@@ -168,8 +181,9 @@ class _Lanes(participant_pb2_grpc.LanesServicer):
         self._participant = participant
 
     def Open(self, requests: Any, context: Any) -> Any:
-        context.add_callback(self._participant.close_lane)
-        return self._participant.serve_lane(requests)
+        lane = _Outgoing()
+        context.add_callback(lane.close)
+        return self._participant.serve_lane(requests, lane)
 
 
 class _Peer(participant_pb2_grpc.BranchesServicer):
@@ -259,7 +273,7 @@ class ScriptedInquiries(coordinator_pb2_grpc.InquiriesServicer):
 
     def __enter__(self) -> ScriptedInquiries:
         self._pool = futures.ThreadPoolExecutor(4)
-        self._server = grpc.server(self._pool, options=[("grpc.so_reuseport", 0)])
+        self._server = grpc.server(self._pool, options=SERVER_OPTIONS)
         coordinator_pb2_grpc.add_InquiriesServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
         assert self._server.add_insecure_port(self.address)
         self._server.start()

@@ -34,7 +34,7 @@ def request(
 
 
 def submitting(cluster: Cluster, transaction: Transaction, **options: bool) -> Submitting:
-    """Sends it and does not wait."""
+    """Sends it and does not wait. Dropping what this returns cancels the call."""
     return Submitting(cluster, transaction, **options)
 
 
@@ -77,8 +77,8 @@ def in_doubt(cluster: Cluster, name: str) -> list[participant_pb2.InDoubt]:
 
 def wait_in_doubt(cluster: Cluster, name: str, count: int = 1) -> list[AttemptId]:
     """Until so many branches are in doubt there; their attempts."""
-    found = eventually(lambda: branches if len(branches := in_doubt(cluster, name)) == count else None, "in doubt")
-    return [AttemptId(branch.attempt.log, branch.attempt.number) for branch in found]
+    eventually(lambda: len(in_doubt(cluster, name)) == count, f"{count} in doubt at {name}")
+    return [AttemptId(branch.attempt.log, branch.attempt.number) for branch in in_doubt(cluster, name)]
 
 
 def wait_locks(cluster: Cluster, name: str, *, waiting: int) -> None:
@@ -92,13 +92,15 @@ def wait_locks(cluster: Cluster, name: str, *, waiting: int) -> None:
 
 
 @contextmanager
-def undecided(cluster: Cluster, transaction: Transaction, *, silent: str = "p2") -> Iterator[Submitting]:
+def undecided(
+    cluster: Cluster, transaction: Transaction, *, silent: str = "p2", wait_applied: bool = True
+) -> Iterator[Submitting]:
     """A transaction that is prepared everywhere but at the participant that is `silent` for as long: it is stopped, and
     goes on at the end. It must take part in the transaction."""
     others = sorted({participant for participant, _ in transaction.operations} - {silent})
     cluster.pause(silent)
     try:
-        under_way = submitting(cluster, transaction)
+        under_way = submitting(cluster, transaction, wait_applied=wait_applied)
         for name in others:
             wait_in_doubt(cluster, name)
         yield under_way
@@ -109,7 +111,7 @@ def undecided(cluster: Cluster, transaction: Transaction, *, silent: str = "p2")
 # The command line.
 
 
-def command(cluster: Cluster, *arguments: str) -> list[str]:
+def command(*arguments: str) -> list[str]:
     """`python -m troth ...`."""
     return [sys.executable, "-m", "troth", *arguments]
 
@@ -122,9 +124,7 @@ def environment(cluster: Cluster) -> dict[str, str]:
 def troth(cluster: Cluster, *arguments: str, input: str | bytes | None = None) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end."""
     given = input.encode() if isinstance(input, str) else input
-    found = subprocess.run(
-        command(cluster, *arguments), input=given, capture_output=True, env=environment(cluster), timeout=60
-    )
+    found = subprocess.run(command(*arguments), input=given, capture_output=True, env=environment(cluster), timeout=60)
     return subprocess.CompletedProcess(found.args, found.returncode, found.stdout.decode(), found.stderr.decode())
 
 

@@ -12,7 +12,8 @@ import pytest
 import coordinator.events as ce
 import participant.events as pe
 from coordinator.settings import CoordinatorSettings
-from tests.world import World, operations
+from tests.memory import operations
+from tests.world import World
 from troth.messages import Mark
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.cluster import COORDINATOR, eventually
-from tests.injection import HELD_WHEN_DURABLE, KILLED_BEFORE_DURABLE, injected, wal_of
+from tests.injection import HELD_WHEN_DURABLE, KILLED_BEFORE_DURABLE, injected, kill_held, wal_of
 from tests.moves import (
     SCHEMA,
     SOON,
@@ -19,6 +19,7 @@ from tests.moves import (
     balances,
     committed,
     doubt,
+    flush,
     insert,
     locks,
     move,
@@ -32,13 +33,13 @@ from tests.moves import (
     wait_balances,
     wait_ended,
     wait_in_doubt,
+    wait_voted,
 )
 from tests.scripted import ScriptedParticipant
 from troth.messages import Abort, Acknowledged, Commit
 from troth.v1.coordinator_pb2 import STATE_ABORTED, STATE_COMMITTED
 from troth.v1.types_pb2 import Code
 from troth.words import Outcome, Vote
-
 
 # Down at submit.
 
@@ -103,7 +104,7 @@ def test_a_participant_that_dies_in_line_for_a_lock_has_promised_nothing(new_clu
         committed(cluster, submission({"p1": [insert("alice", 100)]}))
         first = submitting(cluster, submission({"p1": [read("alice"), add("alice", -10, 1)], "p2": [add("bob", 10)]}))
         held = p2.take_prepare()
-        wait_in_doubt(cluster, "p1")
+        wait_voted(cluster, "p1")
         second = submitting(cluster, move(20, timeout_s=20))
         waiting = p2.take_prepare()
         eventually(lambda: cluster.status("p1").in_flight == 1, "one in line at p1")
@@ -116,6 +117,22 @@ def test_a_participant_that_dies_in_line_for_a_lock_has_promised_nothing(new_clu
         p2.vote(again)
         assert first.result().outcome == second.result().outcome == Outcome.COMMITTED
         eventually(lambda: balance(cluster, "p1", "alice") == 70)
+
+
+def test_a_lane_that_breaks_while_it_is_written_to_is_dialled_again(new_cluster: NewCluster) -> None:
+    """DESIGN section 5: a broken lane says nothing about outcomes, and is no reason for the coordinator to stop."""
+    cluster = new_cluster(participants=1, env=SOON)
+    with ScriptedParticipant("p1", cluster["p1"].address) as p1:
+        cluster.start(COORDINATOR)
+        for _ in range(40):
+            p1.wait_lane()
+            calls = [submitting(cluster, submission({"p1": [read("alice")]}, timeout_s=0.05)) for _ in range(20)]
+            p1.take_prepare()
+            p1.close_lane()
+            for call in calls:
+                call.exception()
+        assert cluster[COORDINATOR].running
+        p1.wait_lane()
 
 
 # After the vote.
@@ -133,7 +150,7 @@ def test_a_participant_that_dies_after_its_vote_asks_at_start_and_ends_as_decide
         committed(cluster, submission({"p1": [insert("alice", 100)]}))
         waiting = submitting(cluster, move(id="order-1", timeout_s=5))
         prepare = p2.take_prepare()
-        wait_in_doubt(cluster, "p1")
+        wait_voted(cluster, "p1")
         cluster.kill("p1")
         p2.vote(prepare, vote)
         if vote is Vote.YES:
@@ -160,7 +177,7 @@ def test_a_participant_found_prepared_holds_its_locks_before_it_serves_and_while
         committed(cluster, submission({"p1": [insert("alice", 100)]}))
         waiting = submitting(cluster, move(timeout_s=20))
         prepare = p2.take_prepare()
-        wait_in_doubt(cluster, "p1")
+        wait_voted(cluster, "p1")
         for _ in range(2):
             cluster.kill("p1")
             cluster.start("p1")
@@ -181,6 +198,7 @@ def test_killed_at_the_flush_of_its_prepared_record_it_has_told_nobody(new_clust
     the vote, so the attempt is aborted and the branch found prepared learns it."""
     with new_cluster(participants=2, schema=SCHEMA, env=SOON) as cluster:
         open_accounts(cluster)
+        flush(cluster, "p1")
         with injected(cluster["p1"].pid, KILLED_BEFORE_DURABLE, paths=[wal_of(cluster["p1"].data)]):
             waiting = submitting(cluster, move(id="order-1", timeout_s=20))
             cluster["p1"].wait()
@@ -208,13 +226,15 @@ def test_a_participant_that_dies_before_its_acknowledgement_applies_once(new_clu
         waiting = submitting(cluster, move(id="order-1", timeout_s=20))
         prepare = p2.take_prepare()
         wait_in_doubt(cluster, "p1")
+        flush(cluster, "p1")
         with injected(cluster["p1"].pid, fault, paths=[wal_of(cluster["p1"].data)]):
             p2.vote(prepare)
             assert waiting.result().outcome == Outcome.COMMITTED
             if fault is HELD_WHEN_DURABLE:
-                eventually(lambda: balance(cluster, "p1", "alice") == 70)
-                cluster["p1"].popen.kill()  # type: ignore[union-attr]
-            cluster["p1"].wait()
+                kill_held(cluster["p1"])
+            else:
+                cluster["p1"].wait()
+        cluster["p1"].wait()
         p2.send(Acknowledged(p2.inbox.take(Commit).number))
         assert [each.participant for each in eventually(lambda: unresolved(cluster))] == ["p1"]
         cluster.start("p1")
@@ -262,8 +282,7 @@ def test_all_participants_die_prepared_and_end_alike(new_cluster: NewCluster, vo
         request.branches.add(participant="p3", operations=request.branches[0].operations)
         waiting = submitting(cluster, request)
         prepare = p3.take_prepare()
-        wait_in_doubt(cluster, "p1")
-        wait_in_doubt(cluster, "p2")
+        wait_voted(cluster, "p1", "p2")
         cluster.kill("p1", "p2")
         p3.vote(prepare, vote)
         yes = vote is Vote.YES

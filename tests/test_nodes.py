@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.world import World, operations
+from tests.judge import judge
+from tests.memory import operations
+from tests.world import World
 from troth.words import Outcome
 
 
@@ -18,7 +20,8 @@ def test_commit() -> None:
     world.settle()
     assert world.replies[client].outcome is Outcome.COMMITTED
     assert (world.vote_disks["a"].data["x"], world.vote_disks["b"].data["x"]) == (5, 15)
-    world.check()
+    world.heal()
+    judge(world)
     assert not world.alarms
 
 
@@ -30,7 +33,8 @@ def test_no_aborts_everywhere() -> None:
     assert result.outcome is Outcome.ABORTED
     assert result.reason.participant == "a"
     assert (world.vote_disks["a"].data["x"], world.vote_disks["b"].data["x"]) == (10, 10)
-    world.check()
+    world.heal()
+    judge(world)
 
 
 def test_rule_11_the_same_id_gives_the_same_outcome_across_restarts() -> None:
@@ -66,7 +70,7 @@ def test_read_only(id: str) -> None:
     assert world.replies[client].outcome is Outcome.COMMITTED
     assert world.replies[client].rows
     world.heal()
-    world.check()
+    judge(world)
 
 
 def test_rule_6_a_prepared_participant_asks_when_the_coordinator_comes_back() -> None:
@@ -81,4 +85,4 @@ def test_rule_6_a_prepared_participant_asks_when_the_coordinator_comes_back() ->
     assert all(disk.prepared for disk in world.vote_disks.values())
     world.heal()
     assert (world.vote_disks["a"].data["x"], world.vote_disks["b"].data["x"]) == (10, 10)
-    world.check()
+    judge(world)

@@ -1,4 +1,4 @@
-"""The nodes against each other under loss, doubling, reordering, crashes and lost unforced writes, driven by hypothesis.
+"""The nodes against each other under loss, doubling, reordering, crashes and lost lazy writes, by hypothesis.
 
 After the faults everything heals, and then agreement, validity, stability, money and liveness must hold
 (`World.check`). A failure prints the shortest run that hypothesis could find.
@@ -11,7 +11,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from tests.world import World, operations
+from tests.judge import judge
+from tests.memory import operations
+from tests.world import World
 
 KEYS = st.sampled_from(["x", "y"])
 WORK = st.one_of(
@@ -74,7 +76,7 @@ class Nodes(RuleBasedStateMachine):
     @precondition(lambda self: self.world.calls)
     @rule()
     def call(self) -> None:
-        self.world.calls.pop(0)()
+        self.world.call()
 
     @rule(seconds=st.sampled_from([0.05, 0.5, 1.0, 3.0]))
     def wait(self, seconds: float) -> None:
@@ -102,7 +104,7 @@ class Nodes(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "world"):
             self.world.heal()
-            self.world.check()
+            judge(self.world)
             assert not self.world.alarms
 
 

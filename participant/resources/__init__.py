@@ -29,6 +29,9 @@ LockName = tuple[Any, ...]
 
 INTEGER_MIN, INTEGER_MAX = -(2**63), 2**63 - 1
 
+ROWS_BYTES_MAX = 8 * 1024 * 1024
+"""Encoded rows that one branch may read: a vote carries them, and a lane takes no message above 16 MiB."""
+
 
 class Add(NamedTuple):
     """A number to be added to an integer column, with the bounds of the sum: the tightest of the operation's, the
@@ -64,7 +67,7 @@ class Prepared(NamedTuple):
     """A branch that can be committed whatever comes."""
 
     rows: bytes
-    """An encoded `troth.v1.Rows` of what `read` operations saw; empty when there are none."""
+    """An encoded `troth.v1.Rows` of what `read` operations saw, at most ROWS_BYTES_MAX; empty when there are none."""
     values: dict[tuple[LockName, str], int]
     """The present value of every column under an INCREMENT lock, before the branch's own adds."""
 

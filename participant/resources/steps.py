@@ -11,7 +11,7 @@ import sqlite3
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from participant.resources import INTEGER_MAX, INTEGER_MIN, LockName, No
+from participant.resources import INTEGER_MAX, INTEGER_MIN, ROWS_BYTES_MAX, LockName, No
 from participant.resources import statements as sql_of
 from participant.resources.catalog import Column, ForeignKey, Table
 from participant.resources.conversion import Kind, SqlValue, to_value
@@ -70,6 +70,8 @@ class Run:
     keep: bool
     """Whether what is done stays: then escrow adds are written too, not only looked at."""
     rows: list[types_pb2.Row] = field(default_factory=list)
+    rows_bytes: int = 0
+    """Of `rows`."""
     values: dict[tuple[LockName, str], int] = field(default_factory=dict)
     """The present value of every column under an increment lock, before the branch's own adds."""
     sums: dict[tuple[LockName, str], int] = field(default_factory=dict)
@@ -215,7 +217,12 @@ class Read(NamedTuple):
     target: Target
 
     def attempt(self, run: Run) -> None:
-        run.rows.append(read_row(run.cursor, self.target))
+        row = read_row(run.cursor, self.target)
+        run.rows_bytes += row.ByteSize()
+        if run.rows_bytes > ROWS_BYTES_MAX:
+            message = f"the rows read up to {self.target.label()} have more than {ROWS_BYTES_MAX} bytes"
+            raise self.target.no(Code.CODE_TOO_LARGE, message)
+        run.rows.append(row)
 
 
 Step = Write | EscrowAdd | ExclusiveAdd | Check | Read

@@ -1,0 +1,269 @@
+"""Runs that once broke a rule of DESIGN section 3, found by attacking the nodes; each names its rule."""
+
+from __future__ import annotations
+
+import coordinator.events as ce
+import participant.events as pe
+from coordinator.protocol import State
+from coordinator.settings import CoordinatorSettings
+from participant.asks import ASKS_MAX, Asks
+from tests.judge import judge
+from tests.memory import LOG, operations
+from tests.world import COORDINATOR, World
+from troth.messages import Abort, Acknowledged, Commit, Mark, OnePhase, Peer, Prepare, Voted
+from troth.words import AttemptId, Outcome
+
+ADD = operations(("add", "x", 1))
+BOTH = (("a", ADD), ("b", ADD))
+ALONE = (("a", ADD),)
+
+
+def deliver(world: World, kind: type, *, keep: bool = False) -> None:
+    world.deliver(next(i for i, letter in enumerate(world.net) if isinstance(letter.message, kind)), keep=keep)
+
+
+def drain_net(world: World) -> None:
+    while world.net:
+        world.deliver()
+
+
+def delegated(world: World, id: str = "one") -> int:
+    """A one-phase attempt whose request is on its way; the client's number."""
+    client = world.submit(*ALONE, id=id)
+    world.flush(COORDINATOR)
+    return client
+
+
+def test_rule_7_the_mark_waits_until_a_dropped_claim_is_durably_dropped() -> None:
+    """Else the claim, found again after a crash, is asked about below the mark, where nobody answers."""
+    world = World(coordinator_settings=CoordinatorSettings(retry_first_s=5, retry_max_s=5))
+    delegated(world)
+    world.lose_lane("a")
+    world.open_lane("a")
+    drain_net(world)  # asked, and refused: there was no trace
+    world.pass_time(0.2)
+    drain_net(world)  # the mark
+    world.crash(COORDINATOR)  # the dropping is lost
+    world.heal()
+    judge(world)
+
+
+def test_rule_11_whoever_joins_an_abort_that_looks_is_held_to_its_own_content() -> None:
+    world = World(slow=True)
+    world.submit(*BOTH, id="pay")
+    world.settle()
+    world.abort("pay")
+    other = world.submit(("a", operations(("add", "x", 2))), ("b", ADD), id="pay")
+    same = world.submit(*BOTH, id="pay")
+    world.settle()
+    assert world.replies[other].outcome is Outcome.REFUSED
+    assert world.replies[same].outcome is Outcome.COMMITTED
+
+
+def test_rule_11_other_content_that_looks_first_does_not_refuse_the_right_one() -> None:
+    world = World(slow=True)
+    world.submit(*BOTH, id="pay")
+    world.settle()
+    other = world.submit(*ALONE, id="pay")
+    same = world.submit(*BOTH, id="pay")
+    aborting = world.abort("pay")
+    world.settle()
+    assert world.replies[other].outcome is Outcome.REFUSED
+    assert world.replies[same].outcome is Outcome.COMMITTED
+    assert world.replies[aborting].outcome is Outcome.COMMITTED
+
+
+def test_rule_11_of_two_contents_that_look_together_the_first_has_the_id() -> None:
+    world = World(slow=True)
+    first = world.submit(*BOTH, id="pay")
+    other = world.submit(*ALONE, id="pay")
+    world.settle()
+    assert world.replies[first].outcome is Outcome.COMMITTED
+    assert world.replies[other].outcome is Outcome.REFUSED
+
+
+def test_rule_13_the_number_of_a_claimed_attempt_is_nobody_elses_id() -> None:
+    """`abort` of the number of somebody's open one-phase attempt once stopped the coordinator."""
+    world = World()
+    delegated(world)
+    (number,) = world.sent
+    client = world.abort(str(AttemptId(LOG, number)))
+    world.settle()
+    assert world.replies[client].outcome is Outcome.UNKNOWN
+
+
+def test_rule_12_a_person_is_answered_though_the_participant_answers_first() -> None:
+    world = World()
+    delegated(world)
+    deliver(world, OnePhase)
+    world.crash("a")
+    person = world.resolve("one", "a", Outcome.ABORTED)
+    world.start("a")
+    world.open_lane("a")
+    world.settle()
+    assert "by hand" in world.replies[person]
+    world.heal()
+
+
+def test_rule_12_what_a_person_said_of_a_one_phase_attempt_survives_a_crash() -> None:
+    """The client heard COMMITTED on the person's word; only that word was durable when the coordinator died."""
+    world = World()
+    client = delegated(world)
+    world.crash("a")  # the request never arrived
+    world.resolve("one", "a", Outcome.COMMITTED)
+    world.flush(COORDINATOR, 3)
+    assert world.replies[client].outcome is Outcome.COMMITTED
+    world.crash(COORDINATOR)
+    world.heal()
+    again = world.submit(*ALONE, id="one")
+    world.settle()
+    assert world.replies[again].outcome is Outcome.COMMITTED
+
+
+def test_rule_12_a_heuristic_record_is_kept_once_and_not_cleared_before_the_end() -> None:
+    world = World()
+    world.submit(*BOTH)
+    deliver(world, Prepare), deliver(world, Prepare)
+    world.flush("a"), world.flush("b")
+    (number,) = world.sent
+    name = str(AttemptId(LOG, number))
+    world.resolve_branch("a", AttemptId(LOG, number), Outcome.COMMITTED)
+    world.flush("a")
+    deliver(world, Voted), deliver(world, Voted)
+    world.flush(COORDINATOR)
+    world.crash("b")  # it owes an acknowledgement
+    deliver(world, Commit)
+    world.flush("a")
+    deliver(world, Acknowledged, keep=True)
+    deliver(world, Acknowledged)
+    assert len(world.coordinator.heuristics) == 1  # type: ignore[union-attr]
+    early = world.resolve(name, "a", None)
+    assert isinstance(world.replies[early], ce.Refusal)
+    world.heal()
+    judge(world)
+    cleared = world.resolve(name, "a", None)
+    world.settle()
+    assert "cleared" in world.replies[cleared]
+
+
+def test_rule_5_one_timer_reminds_of_an_attempt_however_many_join_it() -> None:
+    world = World()
+    delegated(world)
+    for _ in range(20):
+        world.submit(*ALONE, id="one")
+    world.net.clear()
+    for _ in range(15):
+        world.pass_time(1.0)  # the world counts what is said twice at once
+    assert sum(due[1] == 1 and due[0] > world.mono for due in world.coordinator._due) == 1  # type: ignore[union-attr]
+
+
+def test_rule_7_what_is_asked_again_and_again_is_one_alarm() -> None:
+    world = World()
+    for caller in range(1000, 1005):
+        world.feed(COORDINATOR, ce.Asked(caller, "another log", 1))
+    assert len(world.alarms) == 1
+    for _ in range(5):
+        world.feed("a", pe.Received(LOG, (Commit(77),)))
+    assert len(world.alarms) == 2
+
+
+def test_rule_6_peers_are_named_with_the_addresses_that_they_advertise() -> None:
+    world = World()
+    world.lose_lane("a")
+    world.feed(COORDINATOR, ce.LaneOpened("a", "file-a", world.lives["a"], "a.example:7402", ()))
+    world.lanes["a"] = 99
+    world.submit(*BOTH)
+    (prepare,) = [m for m in world.sent[next(iter(world.sent))].items() if m[0] == "b"]
+    assert prepare[1].peers == (Peer("a", "a.example:7402", "file-a"),)  # type: ignore[union-attr]
+
+
+def test_rule_8_a_branch_aborted_below_the_mark_is_not_remembered_for_ever() -> None:
+    world = World()
+    world.feed("a", pe.Received(LOG, (Prepare(5, ADD, False, ()),)))
+    world.flush("a")
+    world.feed("a", pe.Received(LOG, (Mark(9, ()),)))
+    world.pass_time(2)
+    world.flush("a")
+    world.feed("a", pe.Received(LOG, (Abort(5),)))
+    world.pass_time(2)
+    world.flush("a")
+    assert not world.participants["a"].logs[LOG].branches
+    assert not world.vote_disks["a"].finished
+
+
+# Single calls: each is answered once.
+
+
+def call(world: World, message: object) -> int:
+    caller = world._next()
+    world.feed("a", pe.Received(LOG, (message,), caller))  # type: ignore[arg-type]
+    return caller
+
+
+def test_a_call_that_prepares_is_answered_though_its_branch_is_aborted_first() -> None:
+    world = World()
+    preparing = call(world, Prepare(5, ADD, False, ()))
+    aborting = call(world, Abort(5))
+    world.flush("a")
+    assert isinstance(world.replies[preparing], pe.Refused)
+    assert isinstance(world.replies[aborting], Acknowledged)
+
+
+def test_a_call_that_prepares_what_is_committed_is_answered() -> None:
+    world = World()
+    preparing = call(world, Prepare(5, ADD, False, ()))
+    world.flush("a")
+    assert isinstance(world.replies[preparing], Voted)
+    committing = call(world, Commit(5))
+    again = call(world, Prepare(5, ADD, False, ()))
+    world.flush("a")
+    late = call(world, Prepare(5, ADD, False, ()))
+    assert isinstance(world.replies[committing], Acknowledged)
+    assert isinstance(world.replies[again], Acknowledged)
+    assert isinstance(world.replies[late], pe.Refused)
+
+
+def test_calls_that_commit_or_abort_what_runs_alone_are_answered_once() -> None:
+    world = World()
+    world.feed("a", pe.Received(LOG, (OnePhase(5, ADD, world.lives["a"]),)))
+    committing, aborting = call(world, Commit(5)), call(world, Abort(5))
+    world.flush("a")  # the world refuses a second answer
+    assert isinstance(world.replies[committing], pe.Refused)
+    assert isinstance(world.replies[aborting], pe.Refused)
+
+
+def test_a_call_that_commits_a_read_only_branch_is_answered() -> None:
+    world = World()
+    call(world, Prepare(5, operations(("read", "x")), True, ()))
+    world.flush("a")
+    committing = call(world, Commit(5))
+    assert committing in world.replies
+
+
+def test_questions_take_turns_and_one_address_does_not_hold_up_another() -> None:
+    asks = Asks(lambda attempt: attempt.number != 3)
+    peer = Peer("b", "addr-b", "file-b")
+    first = [asks.put(pe.AskCoordinator(AttemptId(LOG, n), "c")) for n in range(100, 100 + ASKS_MAX)]
+    assert all(len(out) == 1 for out in first)
+    assert asks.put(pe.AskCoordinator(AttemptId(LOG, 1), "c")) == []
+    assert asks.put(pe.AskCoordinator(AttemptId(LOG, 3), "c")) == []
+    assert asks.put(pe.AskCoordinator(AttemptId(LOG, 2), "c")) == []
+    assert asks.put(pe.AskCoordinator(AttemptId(LOG, 100), "c")) == []
+    assert asks.put(pe.AskPeer(AttemptId(LOG, 1), peer)) == [pe.AskPeer(AttemptId(LOG, 1), peer)]
+    assert asks.ended(AttemptId(LOG, 100), None) == [pe.AskCoordinator(AttemptId(LOG, 1), "c")]
+    # The third no longer asks; whoever asked last stands behind all others.
+    assert asks.put(pe.AskCoordinator(AttemptId(LOG, 100), "c")) == []
+    assert asks.ended(AttemptId(LOG, 101), None) == [pe.AskCoordinator(AttemptId(LOG, 2), "c")]
+
+
+def test_the_steps_of_a_transaction_that_is_tried_for_long_are_bounded() -> None:
+    world = World(coordinator_settings=CoordinatorSettings(vote_timeout_s=0.2, retry_max_s=0.1))
+    world.submit(*BOTH, id="pay", timeout_s=300)
+    for _ in range(300):
+        world.net.clear()
+        world.pass_time(0.3)
+    node = world.coordinator
+    assert node is not None
+    assert len(node.submissions["pay"].steps) <= 100
+    assert len(node._due) < 200
+    assert node.submissions["pay"].attempt is None or node.submissions["pay"].attempt.state is State.PREPARING
