@@ -123,8 +123,9 @@ def refuse_unknown(decisions: DecisionLog, participants: Mapping[str, str]) -> N
     """Raises OwedToUnknown when the log holds what only a participant that is not configured can end (rule 5)."""
     owed: dict[str, int] = {}
     for entry in decisions.recovered.open:
+        settled = {participant for participant, _ in entry.heuristics}
         for branch in entry.branches:
-            if branch.updating and branch.participant not in participants:
+            if branch.updating and branch.participant not in {*participants, *settled}:
                 owed[branch.participant] = owed.get(branch.participant, 0) + 1
     if owed:
         named = ", ".join(f"{participant!r} ({count})" for participant, count in sorted(owed.items()))

@@ -34,6 +34,7 @@ from troth.words import AttemptId, Outcome
 
 if TYPE_CHECKING:
     from coordinator.driver import Driver
+    from coordinator.log import DecisionLog
 
 Context = grpc.aio.ServicerContext
 
@@ -222,7 +223,7 @@ class Commands(coordinator_pb2_grpc.CommandsServicer):
         not."""
         driver = self._driver
         log = driver.file.identity
-        entry = await driver.in_writer(lambda: driver.decisions.look_up(key_of(id, log)))
+        entry = await driver.in_writer(lambda: find(driver.decisions, id, log))
         return id if entry is None else str(AttemptId(log, entry.number))
 
 
@@ -310,8 +311,7 @@ class Queries(coordinator_pb2_grpc.QueriesServicer):
         if live is not None:
             return live
         log = driver.file.identity
-        key = key_of(request.id, log)
-        entry = await driver.in_writer(lambda: driver.decisions.look_up(key))
+        entry = await driver.in_writer(lambda: find(driver.decisions, request.id, log))
         if entry is None:
             return Transaction(id=request.id, state=State.STATE_NOT_FOUND)
         return entry_message(entry, log)
@@ -370,6 +370,12 @@ class Inquiries(coordinator_pb2_grpc.InquiriesServicer):
         answer = await self._driver.ask(lambda client: Asked(client, attempt.log, attempt.number))
         self._driver.sent["answer"] += 1
         return coordinator_pb2.OutcomeReply(answer=int(answer))  # type: ignore[arg-type]
+
+
+def find(decisions: DecisionLog, id: str, log: str) -> Entry | None:
+    """What the log holds of an id, in the writer thread. An assigned id whose transaction was tried again is kept as an
+    id; one that committed at once is the number of its attempt."""
+    return decisions.look_up(id) or decisions.look_up(key_of(id, log))
 
 
 def key_of(id: str, log: str) -> str | int:

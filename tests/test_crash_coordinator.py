@@ -36,7 +36,7 @@ from tests.moves import (
     wait_voted,
 )
 from tests.scripted import ScriptedParticipant
-from troth.messages import Abort, Acknowledged, Commit, Prepare
+from troth.messages import Abort, Commit, Prepare
 from troth.v1.coordinator_pb2 import STATE_COMMITTED, STATE_COMMITTING
 from troth.words import Outcome, Vote
 
@@ -176,7 +176,7 @@ def test_dead_before_the_last_acknowledgement_it_goes_on_owing(new_cluster: NewC
             assert p2.inbox.take(Commit).number == prepare.number
             assert state(cluster, "order-1") == STATE_COMMITTING
         p2.inbox.quiet(Prepare)
-        p2.send(Acknowledged(prepare.number), Acknowledged(prepare.number))
+        p2.acknowledge_commits()
         wait_ended(cluster)
         assert balance(cluster, "p1", "alice") == 70
         assert state(cluster, "order-1") == STATE_COMMITTED
@@ -234,7 +234,6 @@ def test_coordinator_and_participant_die_together_and_all_end_alike(new_cluster:
         outcome = waiting.result().outcome
         assert outcome == (Outcome.COMMITTED if vote is Vote.YES else Outcome.ABORTED)
         cluster.kill(COORDINATOR)
-        p2.inbox.clear()
         cluster.start("p1")
         assert cluster.in_doubt("p1") == 1, "nobody tells it anything yet"
         cluster.start(COORDINATOR)

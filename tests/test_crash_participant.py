@@ -236,7 +236,7 @@ def test_a_participant_that_dies_before_its_acknowledgement_applies_once(new_clu
                 cluster["p1"].wait()
         cluster["p1"].wait()
         p2.send(Acknowledged(p2.inbox.take(Commit).number))
-        assert [each.participant for each in eventually(lambda: unresolved(cluster))] == ["p1"]
+        eventually(lambda: [each.participant for each in unresolved(cluster)] == ["p1"])
         cluster.start("p1")
         wait_ended(cluster)
         assert balance(cluster, "p1", "alice") == 70

@@ -36,7 +36,6 @@ from tests.moves import (
 )
 from tests.scripted import LOG, ScriptedParticipant, number
 from troth.ids import new_id
-from troth.messages import Acknowledged, Commit
 from troth.v1 import participant_pb2, types_pb2
 from troth.v1.coordinator_pb2 import STATE_COMMITTED
 from troth.v1.types_pb2 import Code
@@ -169,7 +168,6 @@ def test_what_is_prepared_ends_right_in_a_life_under_another_clock(
         assert waiting.result().outcome == Outcome.COMMITTED
         cluster.kill(COORDINATOR)
         clock.set(jump)
-        p2.inbox.clear()
         cluster.start(COORDINATOR, "p1")
         p2.acknowledge_commits()
         wait_ended(cluster)

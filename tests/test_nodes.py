@@ -77,7 +77,8 @@ def test_rule_6_a_prepared_participant_asks_when_the_coordinator_comes_back() ->
     world = World()
     world.submit(*transfer(), id="pay-1")
     while not all(disk.prepared for disk in world.vote_disks.values()):
-        world.flush("a"), world.flush("b")
+        world.flush("a")
+        world.flush("b")
         world.flush("coordinator")
         if world.net and world.net[0].to != "coordinator":
             world.deliver()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import coordinator.events as ce
 import participant.events as pe
 from coordinator.protocol import State
 from coordinator.settings import CoordinatorSettings
 from participant.asks import ASKS_MAX, Asks
+from participant.node import Log
 from tests.judge import judge
 from tests.memory import LOG, operations
 from tests.world import COORDINATOR, World
@@ -123,13 +126,16 @@ def test_rule_12_what_a_person_said_of_a_one_phase_attempt_survives_a_crash() ->
 def test_rule_12_a_heuristic_record_is_kept_once_and_not_cleared_before_the_end() -> None:
     world = World()
     world.submit(*BOTH)
-    deliver(world, Prepare), deliver(world, Prepare)
-    world.flush("a"), world.flush("b")
+    deliver(world, Prepare)
+    deliver(world, Prepare)
+    world.flush("a")
+    world.flush("b")
     (number,) = world.sent
     name = str(AttemptId(LOG, number))
     world.resolve_branch("a", AttemptId(LOG, number), Outcome.COMMITTED)
     world.flush("a")
-    deliver(world, Voted), deliver(world, Voted)
+    deliver(world, Voted)
+    deliver(world, Voted)
     world.flush(COORDINATOR)
     world.crash("b")  # it owes an acknowledgement
     deliver(world, Commit)
@@ -267,3 +273,46 @@ def test_the_steps_of_a_transaction_that_is_tried_for_long_are_bounded() -> None
     assert len(node.submissions["pay"].steps) <= 100
     assert len(node._due) < 200
     assert node.submissions["pay"].attempt is None or node.submissions["pay"].attempt.state is State.PREPARING
+
+
+def test_rule_7_the_union_of_marks_is_below_what_any_of_them_was_below() -> None:
+    """Against every pair of marks over a few numbers, in either order."""
+    numbers = range(5)
+    marks = [
+        Mark(low, excepted)
+        for low in numbers
+        for size in range(low + 1)
+        for excepted in itertools.combinations(range(low), size)
+    ]
+    for first, second in itertools.product(marks, marks):
+        log = Log("log")
+        log.join(first)
+        log.join(second)
+        for number in numbers:
+            below = any(number < mark.low and number not in mark.excepted for mark in (first, second))
+            assert log.below(number) is below, (first, second, number)
+
+
+def test_rule_5_an_owed_commit_is_sent_again_within_a_second() -> None:
+    world = World()
+    world.submit(*BOTH)
+    while not any(isinstance(letter.message, Commit) for letter in world.net):
+        world.flush("a")
+        world.flush("b")
+        world.flush(COORDINATOR)
+        if not any(isinstance(letter.message, Commit) for letter in world.net):
+            world.deliver()
+    world.net.clear()
+    world.pass_time(1.0)
+    assert sum(isinstance(letter.message, Commit) for letter in world.net) == 2
+
+
+def test_rule_13_a_doubled_request_at_a_later_incarnation_is_dropped_without_a_word() -> None:
+    world = World()
+    request = OnePhase(5, ADD, world.lives["a"])
+    world.crash("a")
+    world.start("a")
+    world.feed("a", pe.Received(LOG, (request,)))
+    assert not world.participants["a"].logs[LOG].branches
+    world.flush("a")
+    assert world.vote_disks["a"].data["x"] == 10

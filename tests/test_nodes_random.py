@@ -1,10 +1,13 @@
 """The nodes against each other under loss, doubling, reordering, crashes and lost lazy writes, by hypothesis.
 
 After the faults everything heals, and then agreement, validity, stability, money and liveness must hold
-(`World.check`). A failure prints the shortest run that hypothesis could find.
+(`judge.py`). Hypothesis prints the shortest failing run that it could find; `Play` plays more kinds of runs, and one of
+its seeds is one run: `Play(seed).run()`.
 """
 
 from __future__ import annotations
+
+import random
 
 import hypothesis.strategies as st
 import pytest
@@ -13,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from tests.judge import judge
 from tests.memory import operations
+from tests.play import Play
 from tests.world import World
 
 KEYS = st.sampled_from(["x", "y"])
@@ -26,9 +30,9 @@ WORK = st.one_of(
 
 
 class Nodes(RuleBasedStateMachine):
-    @initialize(count=st.integers(2, 3))
-    def begin(self, count: int) -> None:
-        self.world = World(["a", "b", "c"][:count])
+    @initialize(count=st.integers(2, 3), slow=st.booleans())
+    def begin(self, count: int, slow: bool) -> None:
+        self.world = World(["a", "b", "c"][:count], slow=slow)
         self.contents: dict[str, tuple[tuple[str, bytes], ...]] = {}
 
     @precondition(lambda self: self.world.coordinator is not None)
@@ -73,6 +77,12 @@ class Nodes(RuleBasedStateMachine):
         if name in self.world.participants or (name == "coordinator" and self.world.coordinator is not None):
             self.world.flush(name, count)
 
+    @rule(who=st.integers(0, 3))
+    def report(self, who: int) -> None:
+        name = self.name(who)
+        if self.world.up(name):
+            self.world.report(name)
+
     @precondition(lambda self: self.world.calls)
     @rule()
     def call(self) -> None:
@@ -110,5 +120,15 @@ class Nodes(RuleBasedStateMachine):
 
 TestNodes = pytest.mark.timeout(600)(Nodes.TestCase)
 TestNodes.settings = settings(
-    max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+    max_examples=100, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
 )
+
+
+def test_random_runs() -> None:
+    """Another part of the seeds in each session; pytest-randomly's seed gives the same ones again."""
+    first = random.randrange(2**32)
+    for seed in range(first, first + 400):
+        try:
+            Play(seed).run()
+        except AssertionError as error:
+            raise AssertionError(f"Play({seed}): {error}") from error
