@@ -10,9 +10,10 @@ import click
 
 from coordinator import driver
 from coordinator.settings import CoordinatorSettings
-from troth import config, logging, process
-from troth.addresses import NamedAddressType
-from troth.config import ConfigError, option
+from troth import process
+from troth.process import config, logging
+from troth.process.addresses import NamedAddressType
+from troth.process.config import ConfigError, option
 
 EXITS = {**process.EXITS, driver.OwedToUnknown: process.EXIT_OWED}
 

@@ -43,10 +43,9 @@ from coordinator.log import DecisionLog
 from coordinator.node import Coordinator
 from coordinator.registers import EmbeddedRegister
 from coordinator.settings import CoordinatorSettings
-from troth import wire
-from troth.engine import Engine
-from troth.errors import TrothError
-from troth.lane import (
+from troth.driving import wire
+from troth.driving.engine import Engine
+from troth.driving.lane import (
     CHANNEL_OPTIONS,
     HELLO_TIMEOUT_S,
     PROTOCOL_VERSION,
@@ -55,9 +54,10 @@ from troth.lane import (
     until_first,
     write_out,
 )
+from troth.driving.server import Server
+from troth.errors import TrothError
 from troth.log import LogRefused
 from troth.messages import ToParticipant
-from troth.server import Server
 from troth.v1 import participant_pb2, participant_pb2_grpc
 
 log = structlog.get_logger(__name__)

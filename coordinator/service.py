@@ -23,13 +23,13 @@ from coordinator.events import (
     Submission,
     Submitted,
 )
-from troth.lane import Outbox
+from troth.driving.lane import Outbox
+from troth.driving.server import Service
+from troth.driving.wire import BATCH_BYTES_MAX, end_of
 from troth.reasons import reason
-from troth.server import Service
 from troth.v1 import coordinator_pb2, coordinator_pb2_grpc, types_pb2
 from troth.v1.coordinator_pb2 import State, SubmitRequest, SubmitResult, Transaction
 from troth.v1.types_pb2 import Code, Reason
-from troth.wire import BATCH_BYTES_MAX, end_of
 from troth.words import AttemptId, Outcome
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ import click
 
 from participant import driver
 from participant.settings import ParticipantSettings
-from troth import config, logging, process
-from troth.config import option
+from troth import process
+from troth.process import config, logging
+from troth.process.config import option
 
 
 @click.command("participant", context_settings={"auto_envvar_prefix": "TROTH_PARTICIPANT"})

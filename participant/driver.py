@@ -43,12 +43,12 @@ from participant.events import (
 from participant.node import Participant
 from participant.opening import Opened, open_file
 from participant.settings import ParticipantSettings
-from troth import wire
-from troth.engine import Engine
-from troth.lane import CHANNEL_OPTIONS, HELLO_TIMEOUT_S, PROTOCOL_VERSION, Outbox, until_first, write_out
+from troth.driving import wire
+from troth.driving.engine import Engine
+from troth.driving.lane import CHANNEL_OPTIONS, HELLO_TIMEOUT_S, PROTOCOL_VERSION, Outbox, until_first, write_out
+from troth.driving.server import Server
 from troth.log import LogRefused
 from troth.messages import Peer, ToCoordinator
-from troth.server import Server
 from troth.v1 import coordinator_pb2, coordinator_pb2_grpc, participant_pb2, participant_pb2_grpc, types_pb2
 from troth.words import Answer, AttemptId
 

@@ -11,9 +11,9 @@ import grpc.aio
 from participant.events import PeerAsked, Received, Refused, ResolveAsked
 from participant.resources import No
 from participant.resources.setup import create_table
-from troth import wire
+from troth.driving import wire
+from troth.driving.server import Service
 from troth.messages import Abort, Acknowledged, Commit, Prepare, ToParticipant, Voted
-from troth.server import Service
 from troth.v1 import coordinator_pb2, participant_pb2, participant_pb2_grpc, types_pb2
 from troth.v1.types_pb2 import Code
 from troth.words import AttemptId

@@ -27,12 +27,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 import troth
-from troth import cluster
+from troth.cli import cluster
+from troth.cli.jsonlines import read_transactions
+from troth.cli.leash import leashed
 from troth.cli.up import only_one
-from troth.jsonlines import read_transactions
-from troth.leash import leashed
+from troth.client.results import Result
 from troth.reasons import code_name
-from troth.results import Result
 from troth.words import Outcome
 
 DATA = Path(__file__).resolve().parent / "demo-data"

@@ -23,8 +23,10 @@ import coordinator.protocol
 import participant.protocol
 from coordinator.settings import CoordinatorSettings
 from participant.settings import ParticipantSettings
-from troth import cli, config, messages, wire
-from troth.durations import show
+from troth import cli, messages
+from troth.driving import wire
+from troth.process import config
+from troth.process.durations import show
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "ARCHITECTURE.md")

@@ -26,8 +26,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from troth import addresses
-from troth.process import SERVING
+from troth.process import SERVING, addresses
 from troth.v1 import coordinator_pb2, coordinator_pb2_grpc, participant_pb2, participant_pb2_grpc, types_pb2
 
 START_WITHIN_S = 30.0

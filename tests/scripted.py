@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import grpc
 
-from troth import wire
-from troth.lane import PROTOCOL_VERSION, SERVER_OPTIONS
+from troth.driving import wire
+from troth.driving.lane import PROTOCOL_VERSION, SERVER_OPTIONS
 from troth.messages import Acknowledged, OnePhase, Peer, Prepare, Question, ToCoordinator, ToParticipant, Voted
 from troth.v1 import coordinator_pb2, coordinator_pb2_grpc, participant_pb2, participant_pb2_grpc, types_pb2
 from troth.words import Answer, Vote, number_of

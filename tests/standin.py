@@ -10,8 +10,8 @@ import click
 
 from tests import standin_child
 from troth.cli import up
-from troth.cluster import Role
-from troth.supervisor import Spec
+from troth.cli.cluster import Role
+from troth.cli.supervisor import Spec
 
 
 def spec(folder: Path, name: str, *fails: str) -> Spec:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.cluster import COORDINATOR, Cluster, eventually
+from troth.client.results import Result
 from troth.operations import Transaction
-from troth.results import Result
 from troth.v1 import coordinator_pb2, participant_pb2
 from troth.words import AttemptId, Outcome
 

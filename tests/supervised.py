@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.cluster import Cluster
 from tests.test_up import Up, running, troth_up
-from troth import cluster as cluster_file
+from troth.cli import cluster as cluster_file
 
 ENDED = "ended with exit code"
 """What `troth up` says of a process that died of itself."""

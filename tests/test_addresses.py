@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from troth import addresses
-from troth.addresses import Address
+from troth.process import addresses
+from troth.process.addresses import Address
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1:7400", "[::1]:7400", "localhost:0", "db.example.org:65535"])

@@ -16,9 +16,8 @@ from click.testing import CliRunner, Result
 
 from tests import fake_coordinator
 from tests.fake_coordinator import FakeCoordinator, FakeParticipant, Lost, aborted, committed, refused, unknown
-from troth import cluster
-from troth.addresses import free_ports
-from troth.cli import common, main
+from troth.cli import cluster, common, main
+from troth.process.addresses import free_ports
 from troth.v1 import coordinator_pb2 as pb
 from troth.v1 import participant_pb2, types_pb2
 from troth.v1.coordinator_pb2 import SubmitRequest, SubmitResult

@@ -21,8 +21,8 @@ from tests.fake_coordinator import (
     unknown,
 )
 from troth import client as clients
-from troth.addresses import free_ports
 from troth.client import Client
+from troth.client.results import Result
 from troth.errors import (
     Aborted,
     BadInput,
@@ -34,7 +34,7 @@ from troth.errors import (
     Unreachable,
 )
 from troth.operations import Transaction
-from troth.results import Result
+from troth.process.addresses import free_ports
 from troth.v1 import coordinator_pb2 as pb
 from troth.v1.coordinator_pb2 import SubmitRequest, SubmitResult
 from troth.v1.types_pb2 import Code, Value

@@ -12,10 +12,10 @@ import pytest
 
 import troth
 from tests.fake_coordinator import FakeCoordinator, Lost, aborted, committed, coordinator, refused, unknown
-from troth import many
+from troth.client import many
+from troth.client.results import Result
 from troth.errors import Unreachable
 from troth.operations import Transaction
-from troth.results import Result
 from troth.v1.coordinator_pb2 import SubmitRequest, SubmitResult
 from troth.words import Outcome
 

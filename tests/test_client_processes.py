@@ -26,7 +26,7 @@ from tests.submitting import (
 )
 from tests.submitting import troth as cli
 from troth import Aborted, Client, Outcome, OutcomeUnknown, Refused, Result, Transaction, Unreachable, connect, new_id
-from troth.addresses import free_ports
+from troth.process.addresses import free_ports
 from troth.sync import connect as connect_sync
 from troth.v1 import coordinator_pb2 as pb
 from troth.values import Scalar

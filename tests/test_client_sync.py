@@ -9,10 +9,10 @@ import pytest
 
 from tests.fake_coordinator import aborted, coordinator
 from troth import sync
-from troth.addresses import free_ports
 from troth.client import Client
 from troth.errors import Aborted, Unreachable
 from troth.operations import Transaction
+from troth.process.addresses import free_ports
 from troth.v1 import coordinator_pb2 as pb
 from troth.words import Outcome
 

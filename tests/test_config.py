@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 
 from coordinator.settings import CoordinatorSettings
 from participant.settings import ParticipantSettings
-from troth import config
-from troth.addresses import AddressType, NamedAddressType
+from troth.process import config
+from troth.process.addresses import AddressType, NamedAddressType
 
 
 @dataclass(frozen=True)

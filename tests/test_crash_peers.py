@@ -33,8 +33,8 @@ from tests.moves import (
     wait_in_doubt,
 )
 from tests.scripted import LOG, QUIET_S, ScriptedCoordinator, ScriptedInquiries, ScriptedParticipant, encoded, number
-from troth import addresses
 from troth.messages import Abort, Acknowledged, Answered, Commit, Mark, OnePhaseEnded, Peer, Prepare, Voted
+from troth.process import addresses
 from troth.v1 import coordinator_pb2, coordinator_pb2_grpc, types_pb2
 from troth.v1.types_pb2 import Code
 from troth.words import Answer, Outcome, Vote

@@ -17,7 +17,8 @@ import click
 import pytest
 
 from tests.cluster import eventually
-from troth import cli, cluster
+from troth import cli
+from troth.cli import cluster
 from troth.v1 import coordinator_pb2, participant_pb2
 
 ROOT = Path(__file__).resolve().parent.parent

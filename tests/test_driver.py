@@ -27,7 +27,7 @@ from tests.driving import (
     start_participant,
     submission,
 )
-from troth.lane import PROTOCOL_VERSION
+from troth.driving.lane import PROTOCOL_VERSION
 from troth.log import LogHeld, LogRefused
 from troth.v1 import coordinator_pb2, participant_pb2, types_pb2
 from troth.v1.coordinator_pb2 import State

@@ -13,8 +13,8 @@ import pytest
 
 from coordinator.events import Decide, Decided
 from coordinator.registers import DecisionRegister, EmbeddedRegister
-from troth.engine import ALARMS_KEPT, Engine
-from troth.lane import Outbox, until_first, write_out
+from troth.driving.engine import ALARMS_KEPT, Engine
+from troth.driving.lane import Outbox, until_first, write_out
 from troth.log import LogFailed, LogFile
 from troth.words import Now, Outcome
 

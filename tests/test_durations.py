@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troth import durations
+from troth.process import durations
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,9 @@ from tests.submitting import (
     wait_locks,
 )
 from troth import operations as op
+from troth.client.results import Result
 from troth.ids import new_id
 from troth.operations import Transaction
-from troth.results import Result
 from troth.v1 import coordinator_pb2, types_pb2
 from troth.v1.types_pb2 import Operation, Value
 from troth.words import Outcome

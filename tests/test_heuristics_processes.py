@@ -20,9 +20,9 @@ from tests.submitting import (
     troth,
     wait_in_doubt,
 )
-from troth import addresses
-from troth import cluster as cluster_file
+from troth.cli import cluster as cluster_file
 from troth.operations import Transaction
+from troth.process import addresses
 from troth.words import AttemptId, Outcome
 
 SCHEMA = """

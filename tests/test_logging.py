@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from troth import logging
+from troth.process import logging
 from troth.v1 import types_pb2
 
 

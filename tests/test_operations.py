@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from troth import operations
+from troth.cli.jsonlines import parse_transaction, read_transactions
+from troth.cli.text import parse_operation, transaction_of
 from troth.errors import BadInput
 from troth.ids import new_id, time_of
-from troth.jsonlines import parse_transaction, read_transactions
 from troth.operations import Transaction, parse_row, row_name
-from troth.text import parse_operation, transaction_of
 from troth.v1.types_pb2 import Operation, Value
 from troth.values import INTEGER_MAX, INTEGER_MIN, from_value, json_to_value, to_value, value_to_json
 

@@ -19,10 +19,10 @@ from coordinator.driver import OwedToUnknown
 from coordinator.settings import CoordinatorSettings
 from participant import cli as participant_cli
 from participant.settings import ParticipantSettings
-from troth import addresses, process
-from troth.config import ConfigError
+from troth import process
 from troth.log import LogFailed, LogHeld, LogRefused
-from troth.process import Place
+from troth.process import Place, addresses
+from troth.process.config import ConfigError
 
 
 def place(folder: Path, **changes: Any) -> Place:
@@ -152,7 +152,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Result, dict[str
 
         monkeypatch.setattr("coordinator.driver.serve", serve)
         monkeypatch.setattr("participant.driver.serve", serve)
-        monkeypatch.setattr("troth.logging.setup", lambda *_: None)
+        monkeypatch.setattr("troth.process.logging.setup", lambda *_: None)
         return CliRunner().invoke(command, arguments), given
 
     return run

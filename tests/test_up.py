@@ -20,11 +20,10 @@ from rich.console import Console
 
 from tests.cluster import eventually
 from tests.standin import spec
-from troth import addresses, cluster
-from troth.cli import up
-from troth.config import ConfigError
-from troth.process import EXIT_HELD, EXIT_REFUSED
-from troth.supervisor import Child, Spec, State, Supervisor
+from troth.cli import cluster, up
+from troth.cli.supervisor import Child, Spec, State, Supervisor
+from troth.process import EXIT_HELD, EXIT_REFUSED, addresses
+from troth.process.config import ConfigError
 
 
 class Up:

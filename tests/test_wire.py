@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from troth import wire
+from troth.driving import wire
 from troth.messages import (
     Abort,
     Acknowledged,

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from troth.client import Client, connect
+    from troth.client.participants import ParticipantClient, connect_participant
+    from troth.client.results import Result, Row
     from troth.errors import (
         Aborted,
         BadInput,
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     )
     from troth.ids import new_id
     from troth.operations import Transaction
-    from troth.participants import ParticipantClient, connect_participant
-    from troth.results import Result, Row
     from troth.words import Outcome
 
 __all__ = [
@@ -66,8 +66,8 @@ _HOMES = {
     ),
     "troth.ids": ("new_id",),
     "troth.operations": ("Transaction",),
-    "troth.participants": ("ParticipantClient", "connect_participant"),
-    "troth.results": ("Result", "Row"),
+    "troth.client.participants": ("ParticipantClient", "connect_participant"),
+    "troth.client.results": ("Result", "Row"),
     "troth.words": ("Outcome",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

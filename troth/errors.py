@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from troth.results import Result
+    from troth.client.results import Result
     from troth.v1.types_pb2 import Reason
 
 

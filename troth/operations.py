@@ -1,8 +1,8 @@
 """Operations and transactions as an application writes them in Python.
 
 The functions make the protobuf `Operation` itself, there is no second model of it; `Transaction` gathers them for
-several participants and gives the request that is sent. Text and JSON Lines forms are in `troth.text` and
-`troth.jsonlines`.
+several participants and gives the request that is sent. Text and JSON Lines forms are in `troth.cli.text` and
+`troth.cli.jsonlines`.
 """
 
 from __future__ import annotations

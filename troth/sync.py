@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 from troth import client
 from troth.client import DEFAULT_ADDRESS, TIMEOUT_S, WAIT_S
+from troth.client.results import Result, Row
 from troth.operations import Key, Transaction
-from troth.results import Result, Row
 from troth.v1 import coordinator_pb2 as pb
 from troth.words import Outcome
 

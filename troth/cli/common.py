@@ -16,10 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from troth import client as clients
-from troth import cluster
-from troth.addresses import AddressType
+from troth.cli import cluster
 from troth.client import Client
 from troth.errors import Aborted, BadInput, OutcomeUnknown, Refused, ServerError, TrothError, Unreachable
+from troth.process.addresses import AddressType
 from troth.words import Outcome
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -8,9 +8,9 @@ from typing import Self
 
 from troth.cli.common import WAIT_S, places_by, soon
 from troth.client import Client
+from troth.client.participants import connect_participant
 from troth.errors import BadInput
 from troth.operations import Transaction, row_name
-from troth.participants import connect_participant
 from troth.v1.types_pb2 import Column, Operation
 
 DEFAULT_KEY = "id"

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import click
 
-from troth import render
-from troth.addresses import AddressType
+from troth.cli import render
 from troth.cli.common import (
     EXIT_OTHER,
     WAIT_S,
@@ -28,8 +27,9 @@ from troth.cli.common import (
     soon,
 )
 from troth.client import Client, connect
+from troth.client.participants import ParticipantClient, connect_participant
 from troth.errors import BadInput, Contradiction, ServerError, Unreachable
-from troth.participants import ParticipantClient, connect_participant
+from troth.process.addresses import AddressType
 from troth.v1 import coordinator_pb2, participant_pb2
 from troth.words import Answer, AttemptId, Outcome
 

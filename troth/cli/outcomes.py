@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from troth import render
+from troth.cli import render
 from troth.cli.common import (
     EXIT_NOT_COMMITTED,
     EXIT_OTHER,
@@ -17,7 +17,7 @@ from troth.cli.common import (
     say,
     say_json,
 )
-from troth.durations import Duration
+from troth.process.durations import Duration
 from troth.v1 import coordinator_pb2 as pb
 from troth.words import Outcome
 

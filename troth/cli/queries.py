@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from troth import render
+from troth.cli import render
 from troth.cli.common import (
     EXIT_OTHER,
     WAIT_S,
@@ -24,10 +24,10 @@ from troth.cli.common import (
     say_table,
     soon,
 )
+from troth.cli.processes import ProcessStatus
 from troth.client import connect
+from troth.client.participants import connect_participant
 from troth.errors import ServerError
-from troth.participants import connect_participant
-from troth.processes import ProcessStatus
 from troth.v1 import coordinator_pb2 as pb
 
 

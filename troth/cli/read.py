@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from troth import render
+from troth.cli import render
 from troth.cli.common import (
     EXIT_OTHER,
     WAIT_S,
@@ -16,11 +16,11 @@ from troth.cli.common import (
     say,
     say_json,
 )
-from troth.durations import Duration
+from troth.client.participants import connect_participant
+from troth.client.results import Row
 from troth.errors import BadInput
 from troth.operations import parse_row
-from troth.participants import connect_participant
-from troth.results import Row
+from troth.process.durations import Duration
 
 
 @click.command("read")

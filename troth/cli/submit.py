@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from troth import render
+from troth.cli import render
 from troth.cli.common import (
     EXIT_NOT_COMMITTED,
     EXIT_OTHER,
@@ -27,12 +27,12 @@ from troth.cli.common import (
     say_json,
 )
 from troth.cli.create import KeyColumns, create_missing
-from troth.durations import Duration
+from troth.cli.jsonlines import read_transactions
+from troth.cli.text import transaction_of
+from troth.client.results import Result
 from troth.errors import ServerError
-from troth.jsonlines import read_transactions
 from troth.operations import Transaction
-from troth.results import Result
-from troth.text import transaction_of
+from troth.process.durations import Duration
 from troth.words import Outcome
 
 _LAST_ANSWERS_S = 1.0

@@ -20,11 +20,11 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from troth import addresses, cluster, logging
-from troth.addresses import Address
-from troth.config import ConfigError, option
-from troth.process import EXIT_HELD
-from troth.supervisor import Child, OnNews, Spec, State, Supervisor
+from troth.cli import cluster
+from troth.cli.supervisor import Child, OnNews, Spec, State, Supervisor
+from troth.process import EXIT_HELD, addresses, logging
+from troth.process.addresses import Address
+from troth.process.config import ConfigError, option
 from troth.v1 import participant_pb2, participant_pb2_grpc
 
 HOST = "127.0.0.1"

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from troth.cluster import Member, Role
-from troth.leash import leashed
+from troth.cli.cluster import Member, Role
+from troth.cli.leash import leashed
 from troth.process import LASTING, SERVING
 
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.1, 5.0

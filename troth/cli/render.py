@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from troth.client.results import Result, Row
 from troth.operations import row_name
 from troth.reasons import code_name
-from troth.results import Result, Row
 from troth.v1 import coordinator_pb2, participant_pb2, types_pb2
 from troth.values import key_to_json, scalar_to_json, to_value, value_text, value_to_json
 from troth.words import AttemptId, Outcome

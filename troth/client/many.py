@@ -15,11 +15,11 @@ from typing import Any
 
 import grpc.aio
 
-from troth.channel import Connection
+from troth.client.channel import Connection
+from troth.client.results import Result
 from troth.errors import BadInput, Unreachable
 from troth.operations import Transaction
 from troth.reasons import reason
-from troth.results import Result
 from troth.v1.coordinator_pb2 import SubmitBatch, SubmitRequest, SubmitResult
 from troth.v1.types_pb2 import Code
 from troth.words import Outcome

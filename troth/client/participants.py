@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from troth.channel import Connection
 from troth.client import WAIT_S
+from troth.client.channel import Connection
+from troth.client.results import Row
 from troth.operations import Key, key_values
-from troth.results import Row
 from troth.v1 import participant_pb2 as pb
 from troth.v1 import participant_pb2_grpc
 from troth.v1.coordinator_pb2 import ResolveReply

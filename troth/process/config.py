@@ -28,8 +28,8 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from troth.addresses import AddressType, NamedAddressType
-from troth.durations import Duration, show
+from troth.process.addresses import AddressType, NamedAddressType
+from troth.process.durations import Duration, show
 
 S = TypeVar("S")
 F = TypeVar("F", bound=Callable[..., Any])

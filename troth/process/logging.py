@@ -16,7 +16,7 @@ import click
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from troth.config import option
+from troth.process.config import option
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["console", "json"]

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from troth import addresses
 from troth.errors import BadInput, Contradiction, ServerError, TrothError, Unreachable
+from troth.process import addresses
 
 T = TypeVar("T")
 

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple, TypeVar
 import click
 import structlog
 
-from troth import addresses, config, logging
-from troth.addresses import AddressType
-from troth.config import ConfigError, option
+from troth.driving.server import CannotListen
 from troth.log import LogFailed, LogHeld, LogRefused
-from troth.server import CannotListen
+from troth.process import addresses, config, logging
+from troth.process.addresses import AddressType
+from troth.process.config import ConfigError, option
 
 log = structlog.get_logger(__name__)
 F = TypeVar("F", bound=Callable[..., Any])

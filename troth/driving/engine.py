@@ -22,8 +22,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
+from troth.driving.server import Server
 from troth.log import LogFile, LogWriter
-from troth.server import Server
 from troth.v1 import types_pb2
 from troth.words import Now
 

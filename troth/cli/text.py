@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple, NoReturn
 
 from troth import operations
+from troth.cli.jsonlines import json_scalar
 from troth.errors import BadInput
-from troth.jsonlines import json_scalar
 from troth.operations import Transaction, parse_row
 from troth.v1.types_pb2 import Operation
 from troth.values import Scalar

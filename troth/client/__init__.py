@@ -16,11 +16,11 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from troth.channel import Connection
+from troth.client.channel import Connection
+from troth.client.many import GRACE_S, Many, Source, refusal
+from troth.client.results import Result, Row
 from troth.errors import OutcomeUnknown, ServerError, Unreachable
-from troth.many import GRACE_S, Many, Source, refusal
 from troth.operations import Key, Transaction, checked_timeout
-from troth.results import Result, Row
 from troth.v1 import coordinator_pb2 as pb
 from troth.v1 import coordinator_pb2_grpc, types_pb2
 from troth.words import Answer, AttemptId, Outcome

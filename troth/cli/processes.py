@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
-from troth import render
+from troth.cli import render
 from troth.v1 import coordinator_pb2, participant_pb2
 
 

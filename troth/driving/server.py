@@ -9,7 +9,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from troth.lane import SERVER_OPTIONS
+from troth.driving.lane import SERVER_OPTIONS
 
 
 class CannotListen(Exception):
