@@ -48,7 +48,7 @@ from troth.driving.engine import Engine
 from troth.driving.lane import CHANNEL_OPTIONS, HELLO_TIMEOUT_S, PROTOCOL_VERSION, Outbox, until_first, write_out
 from troth.driving.server import Server
 from troth.log import LogRefused
-from troth.messages import Peer, ToCoordinator
+from troth.messages import ToCoordinator
 from troth.v1 import coordinator_pb2, coordinator_pb2_grpc, participant_pb2, participant_pb2_grpc, types_pb2
 from troth.words import Answer, AttemptId
 
@@ -133,7 +133,6 @@ class Driver(Engine[Event, Effect, Job, Tried | Denied]):
         self._lanes: dict[str, Lane] = {}
         self._lane_numbers = itertools.count(1)
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self._asking: set[tuple[AttemptId, Peer]] = set()
         super().__init__(self.node, opened.file, opened.votes.write)
 
     # What an engine asks of its driver.
@@ -192,9 +191,7 @@ class Driver(Engine[Event, Effect, Job, Tried | Denied]):
         self.own(self._question_coordinator(effect))
 
     def _ask_peer(self, effect: AskPeer) -> None:
-        if effect not in self._asking:
-            self._asking.add(effect)
-            self.own(self._question_peer(effect))
+        self.own(self._question_peer(effect))
 
     def _wake_at(self, effect: WakeAt) -> None:
         self.wake_at(effect.at)
@@ -210,11 +207,8 @@ class Driver(Engine[Event, Effect, Job, Tried | Denied]):
         self.feed(CoordinatorAnswered(asked.attempt, answer))
 
     async def _question_peer(self, asked: AskPeer) -> None:
-        try:
-            stub = participant_pb2_grpc.BranchesStub(self._channel(asked.peer.address))  # type: ignore[no-untyped-call]
-            answer = await self._question(stub.Outcome, asked.attempt, identity=asked.peer.identity)
-        finally:
-            self._asking.discard(asked)
+        stub = participant_pb2_grpc.BranchesStub(self._channel(asked.peer.address))  # type: ignore[no-untyped-call]
+        answer = await self._question(stub.Outcome, asked.attempt, identity=asked.peer.identity)
         self.feed(PeerAnswered(asked.attempt, asked.peer, answer))
 
     async def _question(self, outcome: Any, attempt: AttemptId, identity: str) -> Answer | None:

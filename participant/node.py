@@ -10,7 +10,6 @@ something (a YES, an acknowledgement, an answer given for a peer) leaves from `_
 
 from __future__ import annotations
 
-import enum
 import heapq
 from collections import deque
 from collections.abc import Callable
@@ -55,6 +54,7 @@ from participant.locks import Changes, Hopeless, LockTable
 from participant.protocol import TABLE, Action, Input, State
 from participant.resources import LockName, No, Plan
 from participant.settings import ParticipantSettings
+from participant.tables import Branch, Due, Log
 from participant.views import Views, lock_text
 from troth.messages import (
     Abort,
@@ -64,7 +64,6 @@ from troth.messages import (
     Mark,
     OnePhase,
     OnePhaseEnded,
-    Peer,
     Prepare,
     Question,
     Release,
@@ -87,91 +86,6 @@ REMEMBERED = frozenset({State.COMMITTED, State.DENIED, State.ABORTED})
 
 TELLING = frozenset({State.WAITING, State.TRYING, State.RUNNING, State.COMMITTING, State.LEARNING})
 """States that end in a vote or an acknowledgement: single calls wait for it."""
-
-
-class Due(enum.IntEnum):
-    """What the timer is for."""
-
-    LOCK = 1
-    INQUIRE = 2
-    FORGET = 3
-
-
-class Branch:
-    """One branch; `state` moves only in `Participant._move`."""
-
-    __slots__ = (
-        "alone",
-        "asked_at",
-        "attempt",
-        "callers",
-        "done",
-        "known",
-        "operations",
-        "peer_callers",
-        "peers",
-        "plan",
-        "read_only",
-        "reason",
-        "rows",
-        "since",
-        "state",
-        "why",
-    )
-
-    def __init__(self, attempt: AttemptId, since: float) -> None:
-        self.attempt = attempt
-        self.state = State.UNKNOWN
-        self.since = since
-        """Monotonic time of arrival, or of the start when it was found."""
-        self.operations = b""
-        self.plan: Plan | None = None
-        self.alone = False
-        """One-phase."""
-        self.read_only = False
-        self.peers: tuple[Peer, ...] = ()
-        self.rows = b""
-        self.reason: Reason | None = None
-        self.callers: list[int] = []
-        """Single calls that wait for its vote or acknowledgement."""
-        self.peer_callers: list[int] = []
-        self.asked_at: float | None = None
-        """When it asked first without any answer since."""
-        self.why = ""
-        """What its last inquiry brought, for people."""
-        self.done: Outcome | None = None
-        """What a person did."""
-        self.known: Outcome | None = None
-        """The true outcome of a branch that a person resolved."""
-
-
-class Log:
-    """What is known of one coordinator log."""
-
-    __slots__ = ("address", "branches", "dirty", "excepted", "lane", "low", "name", "remembered")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.address = ""
-        self.lane: int | None = None
-        self.branches: dict[int, Branch] = {}
-        self.low = 0
-        self.excepted: frozenset[int] = frozenset()
-        self.dirty = False
-        """The mark has moved since it was last written, or a branch has ended below it."""
-        self.remembered: list[int] = []
-        """Heap of the numbers whose branches are in REMEMBERED."""
-
-    def below(self, number: int) -> bool:
-        """Below the low-water mark: below and not listed (rule 7)."""
-        return number < self.low and number not in self.excepted
-
-    def join(self, mark: Mark) -> None:
-        """The union of all marks: what was once below stays below."""
-        new = frozenset(mark.excepted)
-        both = (n for n in self.excepted if n >= mark.low or n in new)
-        self.excepted = frozenset(both) | frozenset(n for n in new if n >= self.low or n in self.excepted)
-        self.low = max(self.low, mark.low)
 
 
 class Participant(Views):
@@ -314,16 +228,27 @@ class Participant(Views):
         if caller is not None:
             branch.callers.append(caller)
         ended = branch.state is State.UNKNOWN and log.below(message.number)
-        self._move(branch, Input.COMMIT_ENDED if ended else Input.COMMIT, caller)
+        if not self._contradicts(branch, Outcome.COMMITTED, caller):
+            self._move(branch, Input.COMMIT_ENDED if ended else Input.COMMIT, caller)
 
     def _abort(self, log: Log, message: Abort, caller: int | None) -> None:
         branch = self._branch(log, message.number)
-        if branch.state is not State.UNKNOWN or not log.below(message.number):
+        contradicts = self._contradicts(branch, Outcome.ABORTED, None)
+        if not contradicts and (branch.state is not State.UNKNOWN or not log.below(message.number)):
             self._move(branch, Input.ABORT)
         if caller is not None:
-            committed = branch.state in (State.RUNNING, State.COMMITTING, State.COMMITTED)
+            committed = contradicts or branch.state in (State.RUNNING, State.COMMITTING, State.COMMITTED)
             refused = Refused(f"{branch.attempt} is {branch.state.value} and cannot be aborted")
             self._out.append(Reply(caller, refused if committed else Acknowledged(message.number)))
+
+    def _contradicts(self, branch: Branch, outcome: Outcome, caller: int | None) -> bool:
+        """The true outcome of a branch that a person resolved was learned once; another one is an alarm (rule 7)."""
+        if branch.known is None or branch.known is outcome:
+            return False
+        self._refuse_call(branch, caller)
+        name = branch.known.name
+        self._alarm(f"rule 7: {branch.attempt} is {name}, and its coordinator now says {outcome.name}")
+        return True
 
     def _release(self, log: Log, message: Release, caller: int | None) -> None:
         self._move(self._branch(log, message.number), Input.RELEASE)

@@ -11,7 +11,7 @@ from troth.words import AttemptId, Now
 
 if TYPE_CHECKING:
     from participant.locks import LockTable
-    from participant.node import Branch, Log
+    from participant.tables import Branch, Log
 
 DOUBT = frozenset({State.PREPARED, State.READ_ONLY, State.HEURISTIC, State.LEARNING})
 BUSY = frozenset({State.WAITING, State.TRYING, State.RUNNING, State.COMMITTING, State.REFUSING})

@@ -154,7 +154,7 @@ def main(participants: int, in_flight: str, seconds: float, rounds: int, as_json
 async def run(folder: Path, participants: int, levels: list[int], seconds: float, rounds: int) -> list[dict[str, Any]]:
     with ExitStack() as processes:
         async with AsyncExitStack() as connections:
-            contenders = [
+            contenders: list[Plain | Troth] = [
                 await plain(folder, participants, processes, connections),
                 await troth_(folder, participants, processes, connections),
             ]

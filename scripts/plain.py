@@ -90,7 +90,7 @@ def coordinator(folder: Path, addresses: list[str]) -> dict[str, Callable[[Any],
 
 def caller(channel: grpc.aio.Channel, method: str) -> Callable[[Any], Awaitable[Any]]:
     """One unary method, JSON both ways."""
-    raw = channel.unary_unary(f"/plain/{method}")
+    raw: Any = channel.unary_unary(f"/plain/{method}")
 
     async def call(request: Any) -> Any:
         return json.loads(await raw(json.dumps(request).encode()))
@@ -99,7 +99,7 @@ def caller(channel: grpc.aio.Channel, method: str) -> Callable[[Any], Awaitable[
 
 
 async def serve(methods: dict[str, Callable[[Any], Awaitable[Any]]]) -> None:
-    def handler(method: Callable[[Any], Awaitable[Any]]) -> grpc.RpcMethodHandler:
+    def handler(method: Callable[[Any], Awaitable[Any]]) -> grpc.RpcMethodHandler[bytes, bytes]:
         async def call(request: bytes, context: Any) -> bytes:
             return json.dumps(await method(json.loads(request))).encode()
 

@@ -18,7 +18,8 @@ from participant import node as participant_node
 from participant import protocol as pp
 from participant.escrow import Escrow, Pending, Verdict
 from participant.locks import Line, LockTable
-from participant.node import Log, Participant
+from participant.node import Participant
+from participant.tables import Log
 from tests.play import Play
 from tests.world import COORDINATOR, World
 from troth.messages import Acknowledged, Voted

@@ -9,7 +9,8 @@ import participant.events as pe
 from coordinator.protocol import State
 from coordinator.settings import CoordinatorSettings
 from participant.asks import ASKS_MAX, Asks
-from participant.node import Log
+from participant.protocol import State as BranchState
+from participant.tables import Log
 from tests.judge import judge
 from tests.memory import LOG, operations
 from tests.world import COORDINATOR, World
@@ -316,3 +317,20 @@ def test_rule_13_a_doubled_request_at_a_later_incarnation_is_dropped_without_a_w
     assert not world.participants["a"].logs[LOG].branches
     world.flush("a")
     assert world.vote_disks["a"].data["x"] == 10
+
+
+def test_rule_7_another_outcome_for_a_branch_whose_true_outcome_was_learned_is_an_alarm() -> None:
+    world = World()
+    world.submit(*BOTH)
+    deliver(world, Prepare)
+    deliver(world, Prepare)
+    world.flush("a")
+    (number,) = world.sent
+    world.resolve_branch("a", AttemptId(LOG, number), Outcome.COMMITTED)
+    world.flush("a")
+    world.feed("a", pe.Received(LOG, (Abort(number),)))
+    world.flush("a")
+    world.alarms.clear()
+    world.feed("a", pe.Received(LOG, (Commit(number),)))
+    assert [text for text in world.alarms if "now says COMMITTED" in text]
+    assert world.participants["a"].logs[LOG].branches[number].state is BranchState.LEARNED

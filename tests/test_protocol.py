@@ -11,8 +11,9 @@ from coordinator.node import Coordinator
 from coordinator.settings import CoordinatorSettings
 from coordinator.tables import Attempt, Open, Part, Waiter
 from participant import protocol as pp
-from participant.node import Branch, Participant
+from participant.node import Participant
 from participant.settings import ParticipantSettings
+from participant.tables import Branch
 from tests.memory import LOG, Memory, operations
 from troth.reasons import reason
 from troth.v1.types_pb2 import Code
