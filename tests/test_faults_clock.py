@@ -196,6 +196,7 @@ def test_the_horizon_never_goes_back(new_cluster: NewCluster, clock: Clock) -> N
     with coordinator_with_clock(new_cluster, clock) as cluster:
         id = new_id()
         committed(cluster, move(10, id=id, wait_applied=True))
+        looked_through(cluster)
         before = horizon(cluster)
         assert abs(before - (time.time() - 7 * DAY_S)) < DAY_S
         restart_coordinator(cluster, clock, "+10d")
