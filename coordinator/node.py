@@ -558,7 +558,8 @@ class Coordinator(People, Views):
 
     def _expire(self) -> None:
         before = self._now.wall - self.settings.answers_kept_s
-        self._append(Expired(max(self.horizon, before), before, self.settings.answers_max), forced=False, counted=False)
+        # Not the horizon kept, which `restore` moves to the present: the log never moves it back by itself.
+        self._append(Expired(before, before, self.settings.answers_max), forced=False, counted=False)
         self._later(self.settings.expire_interval_s, Due.EXPIRE, 0)
 
 

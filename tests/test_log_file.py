@@ -105,6 +105,20 @@ def test_a_second_process_is_refused_with_the_holders_pid_also_through_a_symlink
     open_rows(link).close()
 
 
+def test_a_second_process_is_refused_also_when_the_lock_file_was_deleted_or_the_file_has_another_name(
+    tmp_path: Path,
+) -> None:
+    path, other = tmp_path / "p1.db", tmp_path / "other.db"
+    with child("hold", path) as holder:
+        other.hardlink_to(path)
+        Path(f"{path}.lock").unlink()
+        for way in (path, other):
+            with pytest.raises(LogHeld, match=f"process {holder.pid}"):
+                open_rows(way)
+    other.unlink()
+    open_rows(path).close()
+
+
 def test_the_lock_ends_with_a_killed_process(tmp_path: Path) -> None:
     with child("hold", tmp_path / "p1.db") as holder:
         holder.kill()

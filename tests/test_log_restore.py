@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.events import Append, Expired, Ticked
 from coordinator.log import DecisionLog
+from coordinator.node import Coordinator
+from coordinator.settings import CoordinatorSettings
 from participant.log import SCHEMA
 from tests.log_child import open_rows
 from tests.test_decision_log import N, claimed, committed, entry, write
 from tests.test_vote_log import PEERS, Participant, X, try_
 from troth.log import LogFile, LogHeld, LogRefused, restore
-from troth.words import AttemptId, Outcome
+from troth.words import AttemptId, Now, Outcome
 
 
 def test_a_restored_file_has_a_new_identity_and_says_so_in_its_audit_log(tmp_path: Path) -> None:
@@ -66,6 +69,25 @@ def test_outcomes_stay_as_answers_those_of_assigned_ids_by_their_full_old_name(t
     assert entry(again, "order-1").state == Outcome.COMMITTED
     assert entry(again, str(AttemptId(restored.old, N + 1))).state == Outcome.COMMITTED
     assert again.epoch == log.epoch + 1
+    again.close()
+
+
+def test_outcomes_are_kept_for_their_time_although_restore_moved_the_horizon(tmp_path: Path) -> None:
+    log = DecisionLog.open(tmp_path / "c.db", "c")
+    id = f"{int(time.time() * 1000):012x}"
+    id = f"{id[:8]}-{id[8:]}-7000-8000-000000000000"
+    write(log, committed(N, id, ()))
+    log.close()
+    restore(tmp_path / "c.db")
+    again = DecisionLog.open(tmp_path / "c.db", "c")
+    settings = CoordinatorSettings()
+    node = Coordinator(again.file.identity, again.epoch, settings, {}, again.recovered)
+    node.start(Now(0.0, time.time()))
+    later = Now(2 * settings.expire_interval_s, time.time())
+    records = [effect.record for effect in node.step(Ticked(), later) if isinstance(effect, Append)]
+    assert [type(record) for record in records] == [Expired]
+    assert write(again, *records) == [(1, again.recovered.horizon)]
+    assert entry(again, id).state == Outcome.COMMITTED
     again.close()
 
 

@@ -316,6 +316,25 @@ def test_a_reader_that_keeps_the_log_from_being_cut_is_named(
     writer.close()
 
 
+def test_a_flush_that_ends_after_a_checkpoint_failed_is_not_told(file: LogFile, recorder: Recorder) -> None:
+    insert = insert_into(file)
+
+    def write(jobs: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
+        writer._checkpointer._on_error(OSError("the checkpoint's sync failed"))
+        return insert(jobs)
+
+    writer: LogWriter[str, str] = LogWriter(
+        file, write, on_flushed=recorder.flushed, on_failure=recorder.failed, lazy_flush_s=LONG_S
+    )
+    writer.start()
+    writer.put(1, "a", True)
+    kind, error = recorder.next()
+    assert kind == "failed"
+    assert "the checkpoint's sync failed" in str(error)
+    writer.close()
+    assert recorder.empty()
+
+
 def test_a_checkpoint_that_fails_stops_the_writer(
     file: LogFile, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from participant.resources import INTEGER_MAX, INTEGER_MIN, No
 from participant.resources.sqlite import ApplyFailed, SQLiteResource, TransactionLost
+from participant.resources.steps import Run
 from tests.sqlite_tools import (
     ATTEMPT,
     add,
@@ -251,6 +252,29 @@ def test_upsert_never_eats_another_row(resource: SQLiteResource, connection: sql
     with batch(connection), pytest.raises(No):
         run(resource, upsert("accounts", "bob", email="a@b"))
     assert connection.execute("SELECT count(*) FROM accounts").fetchone() == (2,)
+
+
+def test_upsert_into_a_table_that_is_named_like_the_new_row() -> None:
+    connection = open_like_the_log(
+        "CREATE TABLE excluded(k INTEGER PRIMARY KEY, v TEXT); INSERT INTO excluded VALUES(1, 'old')"
+    )
+    resource = SQLiteResource(connection)
+    with batch(connection):
+        resource.commit(ATTEMPT, plan(resource, upsert("excluded", 1, v="new")))
+    assert connection.execute("SELECT v FROM excluded").fetchall() == [("new",)]
+
+
+def test_a_value_that_a_strict_table_refuses_is_a_constraint_and_so_a_no(connection: sqlite3.Connection) -> None:
+    connection.execute("CREATE TABLE strict_one(k INTEGER PRIMARY KEY, v INTEGER) STRICT")
+    with pytest.raises(sqlite3.IntegrityError) as refused:
+        connection.execute("INSERT INTO strict_one VALUES(1, 'x')")
+    assert refused.value.sqlite_errorcode == 19 | 12 << 8  # SQLITE_CONSTRAINT_DATATYPE
+
+    resource = SQLiteResource(connection)
+    (step,) = plan(resource, insert("strict_one", 1, v=1)).work.steps
+    with batch(connection), pytest.raises(No) as no:
+        step._replace(parameters=(1, "x")).attempt(Run(connection.cursor(), keep=False))
+    assert no.value.reason.code == Code.CODE_CONSTRAINT
 
 
 def test_an_apply_that_changes_nothing_is_an_alarm(resource: SQLiteResource, connection: sqlite3.Connection) -> None:

@@ -37,6 +37,11 @@ REFUSED = [
     ("t(a INTEGER PRIMARY KEY, b INTEGER CHECK (b < random()))", "uses random()"),
     ("t(a INTEGER PRIMARY KEY, b TEXT CHECK (json_extract(b, '$.x') = 1))", "uses json_extract()"),
     ("t(a INTEGER PRIMARY KEY, b TEXT CHECK (b -> 'x' = 1))", "uses ->"),
+    ("t(a INTEGER PRIMARY KEY, b TEXT CHECK ('x' NOT LIKE b))", "uses LIKE"),
+    ("t(a INTEGER PRIMARY KEY, b TEXT CHECK (b GLOB '*' || b))", "uses GLOB"),
+    ("t(a INTEGER PRIMARY KEY, b TEXT CHECK (like(b, 'x')))", "uses like"),
+    ("t(a INTEGER PRIMARY KEY, b TEXT CHECK (\"glob\"(b, 'x')))", "uses glob()"),
+    ("t(a INTEGER PRIMARY KEY, b TEXT CHECK (b LIKE 'x' ESCAPE b))", "uses ESCAPE"),
     ("t(a INTEGER PRIMARY KEY, b INTEGER, c INTEGER AS (abs(b)))", "the generated column c uses abs()"),
     ("t(a INTEGER PRIMARY KEY, b REFERENCES nowhere)", "is not a table here"),
     (
@@ -81,6 +86,7 @@ def test_refused_for_what_was_added_to_a_table(index: str, why: str) -> None:
         "t(a INTEGER PRIMARY KEY /* , UNIQUE (b) ON CONFLICT FAIL */, b INTEGER -- REFERENCES x\n)",
         "t(a INTEGER PRIMARY KEY, b TEXT CHECK (length(b) BETWEEN 1 AND 9 AND b IN ('x', upper('y'))))",
         "t(a INTEGER PRIMARY KEY, b TEXT CHECK (CAST(b AS VARCHAR(9)) = b))",
+        "t(a INTEGER PRIMARY KEY, b TEXT CHECK (b LIKE '%_@_%' ESCAPE '!' AND b NOT GLOB '*[^a-z]*'))",
     ],
 )
 def test_served(table: str) -> None:

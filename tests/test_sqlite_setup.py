@@ -54,6 +54,7 @@ def test_tables_that_the_file_does_not_name_are_no_difference() -> None:
         "INSERT INTO accounts VALUES('a', 1)",
         "PRAGMA foreign_keys = OFF",
         "BEGIN",
+        "CREATE",
         "CREATE TEMP TABLE x(a INTEGER PRIMARY KEY)",
         "CREATE TABLE troth_x(a INTEGER PRIMARY KEY)",
         "CREATE TABLE x(a INTEGER PRIMARY KEY",

@@ -31,14 +31,12 @@ _TABLE_CONSTRAINTS = frozenset({"CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOR
 STEADY_FUNCTIONS = frozenset(
     [
         "coalesce",
-        "glob",
         "hex",
         "ifnull",
         "iif",
         "instr",
         "json_valid",
         "length",
-        "like",
         "lower",
         "ltrim",
         "max",
@@ -59,6 +57,10 @@ STEADY_FUNCTIONS = frozenset(
 """Functions that give the same answer at any time and never raise. A CHECK that calls another one could pass the trial
 and fail the apply (SQLite lets CURRENT_TIMESTAMP and random() into a CHECK), or raise for one row's data (abs of the
 least integer, json of what is none), which would stop the process again and again."""
+
+_BEFORE_PATTERN = frozenset({"LIKE", "GLOB", "ESCAPE"})
+"""What must have a literal behind it: SQLite raises for a pattern that is too long (50000 bytes) and for an ESCAPE that
+is not one character, so one taken from the row could stop the process."""
 
 _WORDS_BEFORE_PARENTHESIS = frozenset(
     [
@@ -179,6 +181,9 @@ def read_bounds(check: Sequence[Token], integers: frozenset[str]) -> list[Bound]
 
 def unsteady(tokens: Sequence[Token]) -> str:
     """What in an expression may answer otherwise later or raise (see STEADY_FUNCTIONS); empty when nothing does."""
+    for index, token in enumerate(tokens):
+        if token.word in _BEFORE_PATTERN and not _is_literal(tokens[index + 1 : index + 3]):
+            return token.text
     previous = Token("", "")
     for token, following in pairwise([*tokens, Token("", "")]):
         if token.word.startswith("CURRENT_") or token.text in ("->", "->>"):
@@ -188,6 +193,11 @@ def unsteady(tokens: Sequence[Token]) -> str:
         if is_call and token.word not in _WORDS_BEFORE_PARENTHESIS and fold(token.identifier) not in STEADY_FUNCTIONS:
             return token.identifier + "()"
     return ""
+
+
+def _is_literal(tokens: Sequence[Token]) -> bool:
+    """Whether what begins here is a string, and not only the first part of a longer one."""
+    return bool(tokens) and tokens[0].kind == "string" and tokens[-1].text != "||"
 
 
 def _body(tokens: list[Token]) -> list[Token]:

@@ -162,7 +162,8 @@ def _statements(sql_text: str) -> list[str]:
         statements.append(rest)
     found = [(statement, [token for token in tokens_of(statement) if token.text != ";"]) for statement in statements]
     for statement, tokens in found:
-        if tokens and (tokens[0].word not in _DEFINING or tokens[1].word in ("TEMP", "TEMPORARY")):
+        words = [token.word for token in tokens[:2]]
+        if words and (words[0] not in _DEFINING or words[-1] in ("TEMP", "TEMPORARY")):
             raise BadSchema(f"only tables, indexes and the like are defined in a schema: {statement.strip()[:80]}")
     return [statement for statement, tokens in found if tokens]
 

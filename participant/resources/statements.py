@@ -26,16 +26,22 @@ def _list(names: Iterable[str]) -> str:
 @lru_cache(SHAPES_MAX)
 def insert(table: Table, columns: tuple[str, ...]) -> str:
     """Parameters: the columns, in order."""
-    return f"INSERT INTO {quote(table.name)}({_list(columns)}) VALUES({', '.join('?' * len(columns))})"
+    return _insert(quote(table.name), columns)
+
+
+def _insert(into: str, columns: tuple[str, ...]) -> str:
+    return f"INSERT INTO {into}({_list(columns)}) VALUES({', '.join('?' * len(columns))})"
 
 
 @lru_cache(SHAPES_MAX)
 def upsert(table: Table, columns: tuple[str, ...], changed: tuple[str, ...]) -> str:
     """Parameters: the columns, in order; those of `changed` are set when the key is present. The conflict target is the
-    key: REPLACE, or a clause without a target, would eat another row that holds one of the unique values."""
+    key: REPLACE, or a clause without a target, would eat another row that holds one of the unique values. The alias is
+    for a table that is itself called excluded, whose columns would otherwise be set to what they are."""
     settings = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in changed)
     target = _list(column.name for column in table.key)
-    return f"{insert(table, columns)} ON CONFLICT({target}) DO {f'UPDATE SET {settings}' if changed else 'NOTHING'}"
+    inserted = _insert(f"{quote(table.name)} AS troth_row", columns)
+    return f"{inserted} ON CONFLICT({target}) DO {f'UPDATE SET {settings}' if changed else 'NOTHING'}"
 
 
 @lru_cache(SHAPES_MAX)

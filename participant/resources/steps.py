@@ -19,6 +19,10 @@ from troth import reasons
 from troth.v1 import types_pb2
 from troth.v1.types_pb2 import Code, Value
 
+_CONSTRAINT_DATATYPE = 19 | 12 << 8
+"""SQLITE_CONSTRAINT_DATATYPE, which Python 3.11 has no name for: a generated column of a STRICT table whose expression
+gives another type. What operations name was converted before."""
+
 
 class ApplyFailed(Exception):
     """A prepared branch could not be applied. That must not happen: an alarm that stops the process."""
@@ -298,6 +302,8 @@ def _denied(cursor: sqlite3.Cursor, error: sqlite3.IntegrityError, write: Write)
             return _out_of_bounds(write) or target.no(
                 Code.CODE_CONSTRAINT, f"a CHECK of {target.table.name} does not hold for {label}"
             )
+    if error.sqlite_errorcode == _CONSTRAINT_DATATYPE:
+        return target.no(Code.CODE_CONSTRAINT, f"{label} would hold a value that is not of its column's type")
     raise error
 
 

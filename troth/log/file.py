@@ -104,31 +104,43 @@ def sync_folder(folder: Path) -> None:
 
 
 class FileLock:
-    """A lock beside the database, `<file>.lock`, with its holder's pid in it. It ends with the process, and is never
-    deleted: a lock on a deleted file would let two processes in."""
+    """A lock beside the database, `<file>.lock`, with its holder's pid in it, and one on the database itself, which
+    holds when somebody deletes the first or gives the database a second name. Both end with the process.
+
+    The database's alone would not do: a file that is moved away and put back is another file."""
 
     def __init__(self, database: Path) -> None:
         self.path = Path(f"{database}.lock")
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._database = database
+        self._descriptors: list[int] = []
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = self._holder()
-            os.close(self._descriptor)
-            raise LogHeld(database, pid) from None
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+            beside = self._take(self.path, os.O_RDWR)
+            self._take(database, os.O_RDONLY)
+            os.ftruncate(beside, 0)
+            os.pwrite(beside, f"{os.getpid()}\n".encode(), 0)
+        except BaseException:
+            self.release()
+            raise
 
-    def _holder(self) -> int | None:
+    def _take(self, path: Path, access: int) -> int:
+        descriptor = os.open(path, access | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._descriptors.append(descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LogHeld(self._database, self._holder(path)) from None
+        return descriptor
+
+    def _holder(self, path: Path) -> int | None:
         # The kernel's word first: between taking the lock and writing its pid, a holder leaves the one before it there.
-        text = os.pread(self._descriptor, 32, 0).strip()
-        return flock_holder(self.path) or (int(text) if text.isdigit() else None)
+        text = os.pread(self._descriptors[0], 32, 0).strip()
+        return flock_holder(path) or (int(text) if text.isdigit() else None)
 
     def release(self) -> None:
-        """Lets the next process in. Again: nothing, as the descriptor's number may be another file's by then."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        """Lets the next process in; after SQLite's connection is closed, whose own locks on the database end when any
+        descriptor of it is closed. Again: nothing, as a descriptor's number may be another file's by then."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
 
 
 class Patience:

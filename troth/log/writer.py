@@ -195,6 +195,8 @@ class LogWriter(Generic[J, R]):
             # Trials leave pages that are dirty with their old content: a COMMIT would pay an fdatasync for nothing.
             connection.execute("ROLLBACK")
             self._keep_seen(batch.seen)
+        if self._failed is not None:  # a checkpoint failed meanwhile: this flush is as unknown as that one
+            raise self._failed
         if batch.jobs:
             self._on_flushed(batch.jobs[-1][0], results)
         for answer in answers:
