@@ -119,7 +119,7 @@ class Coordinator(People, Views):
         if why is not None:
             self._refuse(event.client, wanted.id, why)
             return
-        timeout = min(wanted.timeout_s or self.settings.timeout_s, self.settings.timeout_max_s)
+        timeout = wanted.timeout_s or self.settings.timeout_s
         waiter = Waiter(event.client, wanted.wait_applied, self._now.mono + timeout, wanted.digest)
         sub = self.submissions.get(wanted.id) if wanted.id else None
         if sub is not None:
@@ -166,6 +166,11 @@ class Coordinator(People, Views):
                 Code.CODE_BAD_ID,
                 f"an id has at most {limits.id_bytes_max} bytes; this one has {len(wanted.id.encode())}",
             )
+        if wanted.timeout_s > limits.timeout_max_s:
+            text = (
+                f"a timeout of {wanted.timeout_s:g} s; at most {limits.timeout_max_s:g} s are allowed (timeout_max_s)"
+            )
+            return reason(Code.CODE_BAD_REQUEST, text)
         if count > limits.operations_max:
             return reason(Code.CODE_TOO_LARGE, f"{count} operations; at most {limits.operations_max} are allowed")
         if size > limits.transaction_bytes_max:

@@ -142,7 +142,8 @@ def result_message(result: Result, tag: int = 0) -> SubmitResult:
         attempts=result.attempts,
     )
     if result.rows:
-        message.rows.extend(types_pb2.Rows.FromString(result.rows).rows)
+        rows = types_pb2.Rows.FromString(result.rows).rows  # as the votes came
+        message.rows.extend(sorted(rows, key=lambda row: row.position))
     return message
 
 

@@ -12,7 +12,7 @@ class CoordinatorSettings:
     timeout_s: float = 30.0
     """Until a transaction without a timeout of its own is given up."""
     timeout_max_s: float = 3600.0
-    """The longest timeout that a client may ask for."""
+    """The longest timeout that a client may ask for; a longer one is REFUSED."""
     vote_timeout_s: float = 10.0
     """Until an attempt without all votes is aborted (and tried again while the transaction's deadline allows)."""
     retry_first_s: float = 0.05

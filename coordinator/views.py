@@ -107,7 +107,7 @@ class Views:
                     participant=heuristic.participant,
                     age_s=now.wall - heuristic.at,
                     kind="heuristic",
-                    why=f"resolved by hand as {heuristic.done.name}; kept until cleared",
+                    why=f"resolved by hand as {heuristic.done.name}{_tears(heuristic)}; kept until cleared",
                 )
             )
         return found
@@ -161,6 +161,12 @@ class Views:
             steps=_steps(done.steps) if steps else (),
             heuristics=[f"{h.participant}: {h.done.name}" for h in self.heuristics if h.number == done.number],
         )
+
+
+def _tears(heuristic: Heuristic) -> str:
+    """What a participant acknowledged (no reason of ours) was told COMMITTED: anything else tore the transaction."""
+    torn = not heuristic.reason and heuristic.done is not Outcome.COMMITTED
+    return ", and the decision is COMMITTED: torn" if torn else ""
 
 
 def _steps(steps: list[tuple[float, str, str]]) -> list[types_pb2.Step]:

@@ -147,6 +147,7 @@ class Participant(Views):
             branch = self._found(heuristic.attempt)
             branch.state = State.LEARNED if heuristic.known else State.HEURISTIC
             branch.done, branch.known, branch.peers = heuristic.done, heuristic.known, heuristic.peers
+            self._look_if_torn(branch)
             if not heuristic.known:
                 self._later(self.settings.inquiry_after_s, Due.INQUIRE, heuristic.attempt)
         for each in self.logs.values():
@@ -577,15 +578,18 @@ class Participant(Views):
         self._write(Learn(branch.attempt, Outcome.ABORTED, self._now.wall), forced=False, branch=branch)
 
     def _do_acknowledge_heuristic(self, branch: Branch, _: Any) -> None:
-        if branch.done is not branch.known:
-            self._alarm(
-                f"rule 12: {branch.attempt} was resolved by hand as {branch.done and branch.done.name} here and is "
-                f"{branch.known and branch.known.name}"
-            )
+        self._look_if_torn(branch)
         if branch.known is Outcome.COMMITTED:
             self._tell(branch, Acknowledged(branch.attempt.number, branch.done))
 
     # Small things.
+
+    def _look_if_torn(self, branch: Branch) -> None:
+        if branch.torn:
+            assert branch.done is not None
+            assert branch.known is not None
+            done, known = branch.done.name, branch.known.name
+            self._alarm(f"rule 12: {branch.attempt} was resolved by hand as {done} here and is {known}: torn")
 
     def _log(self, name: str) -> Log:
         log = self.logs.get(name)

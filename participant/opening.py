@@ -36,6 +36,8 @@ def open_file(path: Path, name: str, *, schema: Path | None, adopt: bool, histor
     Raises as `LogFile.open` does, and LogRefused also when the tables are not what they must be."""
     try:
         if adopt:
+            if not path.exists():
+                raise LogRefused(f"{path} does not exist: there is nothing to adopt")
             _look_over(path)
         text = None if schema is None else schema.read_text()
         file = LogFile.open(path, role="participant", name=name, schema=SCHEMA, adopt=adopt, on_create=_tables_of(text))

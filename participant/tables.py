@@ -66,6 +66,11 @@ class Branch:
         self.known: Outcome | None = None
         """The true outcome of a branch that a person resolved."""
 
+    @property
+    def torn(self) -> bool:
+        """A person resolved it otherwise than it truly ended (rule 12)."""
+        return self.known is not None and self.known is not self.done
+
 
 class Log:
     """What is known of one coordinator log."""

@@ -297,7 +297,7 @@ def test_a_coordinators_file_that_owes_is_restored_only_by_force_and_a_person_se
         cluster.wait_lanes()
         (unresolved,) = objects(troth(cluster, "unresolved", "--json").stdout)
         assert (unresolved["id"], unresolved["kind"]) == (first.id, "one-phase")
-        # Whether the request had reached p1 before the coordinator died is not the coordinator's to know: a person looks.
+        # Whether the request had reached p1 before the coordinator died, only a person who looks can tell.
         ran = names(cluster, "p1") == {"alice"}
         word, outcome = ("commit", Outcome.COMMITTED) if ran else ("abort", Outcome.ABORTED)
         by_hand = ("resolve", first.id, word, "--participant", "p1", "--gone", "--reason", "seen", "--yes")

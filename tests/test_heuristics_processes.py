@@ -176,8 +176,11 @@ def test_a_resolution_that_the_truth_contradicts_raises_an_alarm_at_the_particip
     cluster.start(COORDINATOR, "p2")
     cluster.wait_lanes()
     eventually(lambda: cluster.counters("p1")["p1"].alarms == 1, "an alarm")
-    assert f"rule 12: {attempt} was resolved by hand as COMMITTED here and is ABORTED" in cluster.log("p1")
+    assert f"rule 12: {attempt} was resolved by hand as COMMITTED here and is ABORTED: torn" in cluster.log("p1")
     assert f"ALARM: rule 12: {attempt}" in troth(cluster, "status").stderr
+    cluster.restart("p1")
+    cluster.wait_lanes()
+    assert f"ALARM: rule 12: {attempt}" in troth(cluster, "status").stderr, "what is torn is said at each start again"
     cluster.wait_settled()
     assert audit(cluster, "p1") == [
         ("resolved by hand as COMMITTED", "disk lost"),

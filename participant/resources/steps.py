@@ -18,10 +18,14 @@ from participant.resources.conversion import Kind, SqlValue, to_value
 from troth import reasons
 from troth.v1 import types_pb2
 from troth.v1.types_pb2 import Code, Value
+from troth.values import value_text
 
 _CONSTRAINT_DATATYPE = 19 | 12 << 8
 """SQLITE_CONSTRAINT_DATATYPE, which Python 3.11 has no name for: a generated column of a STRICT table whose expression
 gives another type. What operations name was converted before."""
+
+
+_SIGNS = {"equals": "", "at_least": "at least ", "at_most": "at most "}
 
 
 class ApplyFailed(Exception):
@@ -211,7 +215,8 @@ class Check(NamedTuple):
     def _check_column(self, column: Column, raw: SqlValue) -> None:
         if not _holds(self.sign, raw, self.wanted):
             required, found = to_value(self.wanted, column.kind), to_value(raw, column.kind)
-            message = f"column {column.name} of {self.target.label()} is not {self.sign.replace('_', ' ')} the value"
+            wanted, held = value_text(required), value_text(found)
+            message = f"column {column.name} of {self.target.label()} is {held}, not {_SIGNS[self.sign]}{wanted}"
             raise self.target.no(Code.CODE_CHECK_FAILED, message, column.name, required, found)
 
 

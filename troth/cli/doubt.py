@@ -183,6 +183,14 @@ async def _ids(client: Client, attempts: Iterable[AttemptId]) -> dict[AttemptId,
 
 # Resolving by hand.
 
+
+def _said(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """A reason that says something: it is what the audit log has of a person's decision (rule 12)."""
+    if not value.strip():
+        raise click.BadParameter("say why: the audit log keeps it (rule 12)", context, parameter)
+    return value
+
+
 _OUTCOMES = {"commit": Outcome.COMMITTED, "abort": Outcome.ABORTED}
 _ANSWERS = {Answer.COMMITTED: Outcome.COMMITTED, Answer.ABORTED: Outcome.ABORTED}
 
@@ -191,7 +199,7 @@ _ANSWERS = {Answer.COMMITTED: Outcome.COMMITTED, Answer.ABORTED: Outcome.ABORTED
 @click.argument("id")
 @click.argument("outcome", type=click.Choice(sorted(_OUTCOMES)))
 @click.option("--participant", required=True, help="Where the branch is.")
-@click.option("--reason", required=True, help="Why, for the audit log.")
+@click.option("--reason", required=True, callback=_said, help="Why, for the audit log.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--gone", is_flag=True, help="The participant never comes back: settle its branch at the coordinator.")
 @coordinator_option
@@ -356,7 +364,7 @@ def unresolved(*, coordinator: str, as_json: bool) -> None:
 @click.command("clear")
 @click.argument("id")
 @click.option("--participant", required=True, help="Whose branch was resolved by hand.")
-@click.option("--reason", required=True, help="Why, for the audit log.")
+@click.option("--reason", required=True, callback=_said, help="Why, for the audit log.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @coordinator_option
 def clear(*, id: str, participant: str, reason: str, yes: bool, coordinator: str) -> None:

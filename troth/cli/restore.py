@@ -22,7 +22,7 @@ def command(*, folder: Path, force: bool) -> None:
 
     \b
     Examples:
-      cp -r backup/ troth-data/ && troth restore troth-data
+      rm -r troth-data && cp -a backup troth-data && troth restore troth-data
 
     \b
     Exit codes: 0 all were restored; 1 one was not (those after it were not tried).

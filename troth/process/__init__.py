@@ -125,7 +125,7 @@ def serve(serving: Callable[[Ready], Coroutine[Any, Any, None]], exits: Mapping[
             runner.run(_until_signalled(serving(_announce)))
     except tuple(exits) as error:
         # No log line for this: standard error is the log, and once is enough.
-        print(f"troth: {error}", file=sys.stderr, flush=True)
+        print(f"troth: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         return next(code for kind, code in exits.items() if isinstance(error, kind))
     except Exception:
         log.exception("stopped by an error that is not foreseen")
