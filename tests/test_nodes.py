@@ -6,7 +6,8 @@ import pytest
 
 from tests.judge import judge
 from tests.memory import operations
-from tests.world import World
+from tests.world import COORDINATOR, World
+from troth.messages import Commit, Prepare
 from troth.words import Outcome
 
 
@@ -87,3 +88,35 @@ def test_rule_6_a_prepared_participant_asks_when_the_coordinator_comes_back() ->
     world.heal()
     assert (world.vote_disks["a"].data["x"], world.vote_disks["b"].data["x"]) == (10, 10)
     judge(world)
+
+
+def test_rule_1_prepares_and_decisions_go_to_all_participants_at_once() -> None:
+    world = World(["a", "b", "c"])
+    add = operations(("add", "x", 1))
+    world.submit(("a", add), ("b", add), ("c", add))
+    assert sorted(letter.to for letter in world.net if isinstance(letter.message, Prepare)) == ["a", "b", "c"]
+    while not any(isinstance(letter.message, Commit) for letter in world.net):
+        for name in world.names:
+            world.flush(name)
+        if world.net:
+            world.deliver()
+        world.flush(COORDINATOR)
+    assert sorted(letter.to for letter in world.net if isinstance(letter.message, Commit)) == ["a", "b", "c"]
+
+
+def test_rule_3_the_client_is_answered_when_the_decision_is_durable_and_may_wait_for_the_applies() -> None:
+    world = World()
+    soon = world.submit(*transfer(), id="pay-1")
+    applied = world.submit(*transfer(), id="pay-1", wait_applied=True)
+    while soon not in world.replies:
+        for name in world.names:
+            world.flush(name)
+        if world.net:
+            world.deliver()
+        if soon not in world.replies:
+            world.flush(COORDINATOR)
+    assert world.replies[soon].outcome is Outcome.COMMITTED
+    assert not any(disk.applied for disk in world.vote_disks.values()), "nobody has applied yet"
+    assert applied not in world.replies
+    world.settle()
+    assert world.replies[applied].applied
