@@ -159,13 +159,14 @@ class Watch:
         return attempt is not None and attempt.state is not State.RECORDING_ABORT
 
     def watch_vouched(self, peer: Peer, attempt: AttemptId, answer: Answer) -> None:
-        """Rule 6: what a peer says of an attempt that is not ended it has on disk, in the file that was asked."""
+        """Rule 6: what a peer says of an attempt that is not ended is on disk, in the file that was asked or in that of
+        the participant that told it."""
         assert self.vote_disks[peer.participant].identity == peer.identity, f"{peer} was not asked about {attempt}"
         if answer is Answer.COMMITTED:
             assert self.decided(attempt.number) is Outcome.COMMITTED, f"{peer} says that {attempt} committed"
         elif self._may_commit(attempt.number):
-            refused = self.vote_disks[peer.participant].finished.get(attempt) is Outcome.ABORTED
-            assert refused, f"rule 6: {peer.participant} vouches for {attempt}, and its refusal is not durable"
+            refused = [disk for disk in self.vote_disks.values() if disk.finished.get(attempt) is Outcome.ABORTED]
+            assert refused, f"rule 6: {peer.participant} vouches for {attempt}, and no refusal is durable"
 
     def watch_said(self, name: str, message: Any) -> None:
         if not isinstance(message, Voted | Acknowledged | OnePhaseEnded):
