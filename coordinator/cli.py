@@ -69,6 +69,7 @@ def command(
     named = _distinct(participants)
     filled = config.fill(CoordinatorSettings, settings)
     process.start_log(name, log_level, log_format)
+    process.arm(name, driver.FAILPOINTS)
     sys.exit(
         process.serve(
             lambda ready: driver.serve(**place._asdict(), participants=named, settings=filled, ready=ready),

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import grpc
 import grpc.aio
@@ -19,8 +19,10 @@ import structlog
 
 from coordinator import service
 from coordinator.events import (
+    AbortAsked,
     Alarm,
     Append,
+    Asked,
     Closed,
     Decide,
     Durable,
@@ -34,15 +36,18 @@ from coordinator.events import (
     Received,
     Record,
     Reply,
+    ResolveAsked,
     Send,
+    Submitted,
     Ticked,
     Undecide,
     WakeAt,
 )
-from coordinator.log import DecisionLog
+from coordinator.log import EPOCH, DecisionLog
 from coordinator.node import Coordinator
 from coordinator.registers import EmbeddedRegister
 from coordinator.settings import CoordinatorSettings
+from troth import failpoints
 from troth.driving import wire
 from troth.driving.engine import Engine
 from troth.driving.lane import (
@@ -57,7 +62,7 @@ from troth.driving.lane import (
 from troth.driving.server import Server
 from troth.errors import TrothError
 from troth.log import LogRefused
-from troth.messages import ToParticipant
+from troth.messages import ToCoordinator, ToParticipant
 from troth.v1 import participant_pb2, participant_pb2_grpc
 
 log = structlog.get_logger(__name__)
@@ -67,6 +72,15 @@ RECONNECT_FIRST_S = 0.05
 
 DRAIN_S = 5.0
 """What open submissions have when the process is asked to stop."""
+
+FAILPOINTS = failpoints.points(
+    "coordinator",
+    sends=(participant_pb2.CoordinatorHello, *get_args(ToParticipant)),
+    receives=get_args(ToCoordinator),
+    greeted=(participant_pb2.ParticipantHello,),
+    writes=(EPOCH, *get_args(Record)),
+    serves=(Submitted, AbortAsked, ResolveAsked, Asked),
+)
 
 Stream = grpc.aio.StreamStreamCall[participant_pb2.ToParticipant, participant_pb2.ToCoordinator]
 
@@ -294,11 +308,14 @@ class Driver(Engine[Event, Effect, Record, float]):
             identity=lane.identity,
             seen=self.file.seen.get(lane.identity, 0),
         )
-        await _write(stream, participant_pb2.ToParticipant(hello=ours, durable=self.writer.durable))
+        for hello in await failpoints.through("before-send", [ours]):
+            await _write(stream, participant_pb2.ToParticipant(hello=hello, durable=self.writer.durable))
+        await failpoints.through("after-send", [ours])
         first = await stream.read()
         if not isinstance(first, participant_pb2.ToCoordinator):
             raise LaneRefused(f"{lane.address} closed the lane before its hello")
         self._check(lane, first)
+        await failpoints.through("before-receive", [first.hello])
         self.writer.note_seen(first.hello.identity, first.durable)
         return first.hello
 
@@ -337,12 +354,13 @@ class Driver(Engine[Event, Effect, Record, float]):
 
     async def _read_lane(self, lane: Lane, stream: Stream) -> None:
         while isinstance(batch := await stream.read(), participant_pb2.ToCoordinator):
-            messages = wire.decode_to_coordinator(batch)
+            messages = await failpoints.through("before-receive", wire.decode_to_coordinator(batch))
             wire.count(messages, self.received)
             self.writer.note_seen(lane.identity, batch.durable)
-            self.feed(Received(lane.participant, messages))
+            self.feed(Received(lane.participant, tuple(messages)))
+            await failpoints.through("after-receive", messages)
 
-    def _encode(self, messages: list[ToParticipant]) -> list[participant_pb2.ToParticipant]:
+    def _encode(self, messages: Sequence[ToParticipant]) -> list[participant_pb2.ToParticipant]:
         wire.count(messages, self.sent)
         return wire.encode_to_participant(messages, self.writer.durable)
 

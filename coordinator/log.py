@@ -33,6 +33,7 @@ from coordinator.events import (
     Recovered,
     Settled,
 )
+from troth import failpoints
 from troth.ids import time_of
 from troth.log import LogFailed, LogFile, LogRefused
 from troth.v1 import types_pb2
@@ -40,6 +41,9 @@ from troth.words import SEQUENCE_BITS, AttemptId, Outcome
 
 _CLAIMED = 0
 """State of a one-phase attempt whose outcome its participant decides; other states are those of `Outcome`."""
+
+EPOCH = "epoch"
+"""How failpoints name the record of a new epoch, which is in no queue."""
 
 DROP_ROWS = 500
 """Expired outcomes dropped with one batch at most, so that no flush waits for the deletion of a day's worth."""
@@ -300,7 +304,8 @@ class DecisionLog:
         self.file.begin()
         self.file.connection.execute("UPDATE troth_meta SET value = value + 1 WHERE key = 'epoch'")
         epoch = int(self._one("SELECT value FROM troth_meta WHERE key = 'epoch'"))
-        self.file.commit(1)
+        with failpoints.flush(self.file.connection, [EPOCH]):
+            self.file.commit(1)
         return epoch
 
     def _one(self, query: str, *parameters: Any) -> Any:

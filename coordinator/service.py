@@ -23,6 +23,7 @@ from coordinator.events import (
     Submission,
     Submitted,
 )
+from troth import failpoints
 from troth.driving.lane import Outbox
 from troth.driving.server import Service
 from troth.driving.wire import BATCH_BYTES_MAX, end_of
@@ -171,8 +172,11 @@ class Commands(coordinator_pb2_grpc.CommandsServicer):
 
     async def Submit(self, request: SubmitRequest, context: Context[SubmitRequest, SubmitResult]) -> SubmitResult:
         answer: asyncio.Future[SubmitResult] = asyncio.get_running_loop().create_future()
+        await failpoints.call("before-receive", Submitted)
         self.submit([request], lambda result: None if answer.done() else answer.set_result(result))
-        return await answer
+        result = await answer
+        await failpoints.call("before-reply", Submitted)
+        return result
 
     async def SubmitMany(
         self,

@@ -67,6 +67,7 @@ def command(
     place = process.place(data=data, name=name, listen=listen, advertise=advertise, insecure=insecure)
     filled = config.fill(ParticipantSettings, settings)
     process.start_log(name, log_level, log_format)
+    process.arm(name, driver.FAILPOINTS)
     sys.exit(
         process.serve(
             lambda ready: driver.serve(

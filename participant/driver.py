@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import grpc
 import grpc.aio
@@ -32,8 +32,10 @@ from participant.events import (
     LaneLost,
     LaneOpened,
     PeerAnswered,
+    PeerAsked,
     Received,
     Reply,
+    ResolveAsked,
     Send,
     Ticked,
     Tried,
@@ -43,19 +45,31 @@ from participant.events import (
 from participant.node import Participant
 from participant.opening import Opened, open_file
 from participant.settings import ParticipantSettings
+from troth import failpoints
 from troth.driving import wire
 from troth.driving.engine import Engine
 from troth.driving.lane import CHANNEL_OPTIONS, HELLO_TIMEOUT_S, PROTOCOL_VERSION, Outbox, until_first, write_out
 from troth.driving.server import Server
 from troth.log import LogRefused
-from troth.messages import ToCoordinator
+from troth.messages import ToCoordinator, ToParticipant
 from troth.v1 import coordinator_pb2, coordinator_pb2_grpc, participant_pb2, participant_pb2_grpc, types_pb2
-from troth.words import Answer, AttemptId
+from troth.words import Answer
 
 log = structlog.get_logger(__name__)
 
 ASK_TIMEOUT_S = 1.0
 """Until a single question is taken as not answered; the node asks again."""
+
+FAILPOINTS = failpoints.points(
+    "participant",
+    sends=(participant_pb2.ParticipantHello, *get_args(ToCoordinator)),
+    receives=get_args(ToParticipant),
+    greeted=(participant_pb2.CoordinatorHello,),
+    writes=get_args(Job),
+    asks=(AskCoordinator, AskPeer),
+    answers=(CoordinatorAnswered, PeerAnswered),
+    serves=(Received, PeerAsked, ResolveAsked),
+)
 
 LaneContext = grpc.aio.ServicerContext
 
@@ -203,15 +217,19 @@ class Driver(Engine[Event, Effect, Job, Tried | Denied]):
 
     async def _question_coordinator(self, asked: AskCoordinator) -> None:
         stub = coordinator_pb2_grpc.InquiriesStub(self._channel(asked.address))  # type: ignore[no-untyped-call]
-        answer = await self._question(stub.Outcome, asked.attempt, identity="")
+        answer = await self._question(stub.Outcome, asked, "", CoordinatorAnswered)
         self.feed(CoordinatorAnswered(asked.attempt, answer))
 
     async def _question_peer(self, asked: AskPeer) -> None:
         stub = participant_pb2_grpc.BranchesStub(self._channel(asked.peer.address))  # type: ignore[no-untyped-call]
-        answer = await self._question(stub.Outcome, asked.attempt, identity=asked.peer.identity)
+        answer = await self._question(stub.Outcome, asked, asked.peer.identity, PeerAnswered)
         self.feed(PeerAnswered(asked.attempt, asked.peer, answer))
 
-    async def _question(self, outcome: Any, attempt: AttemptId, identity: str) -> Answer | None:
+    async def _question(
+        self, outcome: Any, asked: AskCoordinator | AskPeer, identity: str, answered: type
+    ) -> Answer | None:
+        """The answer, None without one; `answered` is the event that it will be."""
+        attempt = asked.attempt
         request = coordinator_pb2.OutcomeRequest(
             attempt=types_pb2.Attempt(log=attempt.log, number=attempt.number),
             identity=identity,
@@ -219,9 +237,15 @@ class Driver(Engine[Event, Effect, Job, Tried | Denied]):
         )
         self.sent["question"] += 1
         try:
-            reply = await outcome(request, timeout=ASK_TIMEOUT_S)
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                await failpoints.call("before-send", type(asked))
+                reply = await outcome(request)
+                await failpoints.call("before-receive", answered)
         except grpc.aio.AioRpcError as error:
             log.debug("no answer", attempt=str(attempt), code=error.code().name, why=error.details())
+            return None
+        except TimeoutError:
+            log.debug("no answer", attempt=str(attempt), why=f"not within {ASK_TIMEOUT_S:g} s")
             return None
         self.received["answer"] += 1
         return wire.answer_of(reply.answer)
@@ -248,7 +272,10 @@ class Driver(Engine[Event, Effect, Job, Tried | Denied]):
             self.feed(LaneOpened(lane.number, hello.log, hello.address))
             if self.failure.done():
                 raise LaneClosed("the participant is stopping")
-            await context.write(self._answer_hello(lane))
+            answer = self._answer_hello(lane)
+            for _ in await failpoints.through("before-send", [answer.hello]):
+                await context.write(answer)
+            await failpoints.through("after-send", [answer.hello])
             await until_first(
                 lane.closed(),
                 self._read_lane(lane, context),
@@ -278,6 +305,7 @@ class Driver(Engine[Event, Effect, Job, Tried | Denied]):
         if not isinstance(first, participant_pb2.ToParticipant) or not first.hello.log:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message of a lane is a hello")
         hello = first.hello
+        await failpoints.through("before-receive", [hello])
         who = f"the coordinator of log {hello.log} at {hello.address}"
         if hello.version != PROTOCOL_VERSION:
             why = f"{who} speaks protocol version {hello.version}, participant {self.file.name!r} {PROTOCOL_VERSION}"
@@ -319,11 +347,12 @@ class Driver(Engine[Event, Effect, Job, Tried | Denied]):
         self, lane: Lane, context: LaneContext[participant_pb2.ToParticipant, participant_pb2.ToCoordinator]
     ) -> None:
         while isinstance(batch := await context.read(), participant_pb2.ToParticipant):
-            messages = wire.decode_to_participant(batch)
+            messages = await failpoints.through("before-receive", wire.decode_to_participant(batch))
             wire.count(messages, self.received)
             self.writer.note_seen(lane.log, batch.durable)
-            self.feed(Received(lane.log, messages))
+            self.feed(Received(lane.log, tuple(messages)))
+            await failpoints.through("after-receive", messages)
 
-    def _encode(self, messages: list[ToCoordinator]) -> list[participant_pb2.ToCoordinator]:
+    def _encode(self, messages: Sequence[ToCoordinator]) -> list[participant_pb2.ToCoordinator]:
         wire.count(messages, self.sent)
         return wire.encode_to_coordinator(messages, self.writer.durable)

@@ -36,6 +36,7 @@ _COMMANDS = {
     "unresolved": _Command("troth.cli.doubt:unresolved", "List what the coordinator cannot finish now, and why."),
     "clear": _Command("troth.cli.doubt:clear", "Clear the kept records of a resolution by hand."),
     "restore": _Command("troth.cli.restore:command", "Give files that were copied back a new identity."),
+    "failpoints": _Command("faults.matrix.cli:failpoints", "List the points at which a process can be told to fail."),
 }
 
 

@@ -22,6 +22,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
+from troth import failpoints
 from troth.driving.server import Server
 from troth.log import LogFile, LogWriter
 from troth.v1 import types_pb2
@@ -224,9 +225,13 @@ class Engine(ABC, Generic[E, F, J, R]):
         what was asked for goes on in the node."""
         answer: asyncio.Future[Any] = self._loop.create_future()
         caller = self.expect(lambda value: None if answer.done() else answer.set_result(value))
+        event = event_of(caller)
         try:
-            self.feed(event_of(caller))
-            return await answer
+            await failpoints.call("before-receive", type(event))
+            self.feed(event)
+            value = await answer
+            await failpoints.call("before-reply", type(event))
+            return value
         finally:
             self._waiting.pop(caller, None)
 

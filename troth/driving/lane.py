@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeVar
 
+from troth import failpoints
+
 M = TypeVar("M")
 B = TypeVar("B")
 
@@ -96,12 +98,14 @@ class Outbox(Generic[M]):
 
 
 async def write_out(
-    outbox: Outbox[M], encode: Callable[[list[M]], Sequence[B]], write: Callable[[B], Awaitable[None]]
+    outbox: Outbox[M], encode: Callable[[Sequence[M]], Sequence[B]], write: Callable[[B], Awaitable[None]]
 ) -> None:
     """Writes until cancelled or the stream breaks. What has gathered goes as the few messages that `encode` makes."""
     while True:
-        for batch in encode(await outbox.take()):
+        messages = await failpoints.through("before-send", await outbox.take())
+        for batch in encode(messages):
             await write(batch)
+        await failpoints.through("after-send", messages)
 
 
 async def until_first(*work: Coroutine[Any, Any, None]) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from troth import failpoints
 from troth.log.checkpoint import WAL_BYTES, Checkpointer
 from troth.log.file import LogFailed, LogFile, error_code, failure
 
@@ -189,7 +190,8 @@ class LogWriter(Generic[J, R]):
         self._check_open()
         answers = [self._answer(call) for call in batch.calls if call.future.set_running_or_notify_cancel()]
         if self._changes(schema=bool(batch.calls)) != before:
-            self._file.commit(max(len(batch.jobs), 1), batch.seen)
+            with failpoints.flush(connection, (job for _, job in batch.jobs)):
+                self._file.commit(max(len(batch.jobs), 1), batch.seen)
             self.flushes += 1
         else:
             # Trials leave pages that are dirty with their old content: a COMMIT would pay an fdatasync for nothing.

@@ -11,13 +11,14 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import click
 import structlog
 
+from troth import failpoints
 from troth.driving.server import CannotListen
 from troth.log import LogFailed, LogHeld, LogRefused
 from troth.process import addresses, config, logging
@@ -43,6 +44,10 @@ EXITS: Mapping[type[Exception], int] = {
 
 SERVING = "serving on "
 """How the line begins that a process prints to standard output once it serves; the bound address follows."""
+
+
+FAILPOINTS = "TROTH_FAILPOINTS"
+"""The name in the environment by which a process is told to fail; for tests."""
 
 
 class Place(NamedTuple):
@@ -112,6 +117,14 @@ def start_log(name: str, level: logging.Level, format: logging.Format) -> None:
     logging.setup(name, level, format)
     for found, meant in config.misspelt(click.get_current_context(), os.environ):
         log.warning("unknown name in the environment", name=found, did_you_mean=meant)
+
+
+def arm(name: str, catalogue: Sequence[failpoints.Point]) -> None:
+    """Sets the failpoints that the environment asks for (`troth.failpoints`). Raises ConfigError."""
+    try:
+        failpoints.arm(name, catalogue, os.environ.get(FAILPOINTS, ""))
+    except ValueError as error:
+        raise ConfigError(f"{FAILPOINTS}: {error}") from error
 
 
 def serve(serving: Callable[[Ready], Coroutine[Any, Any, None]], exits: Mapping[type[Exception], int] = EXITS) -> int:
