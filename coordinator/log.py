@@ -36,6 +36,7 @@ from coordinator.events import (
 from troth import failpoints
 from troth.ids import time_of
 from troth.log import LogFailed, LogFile, LogRefused
+from troth.log.file import failures
 from troth.v1 import types_pb2
 from troth.words import SEQUENCE_BITS, AttemptId, Outcome
 
@@ -109,7 +110,8 @@ class DecisionLog:
         `LogFile.open` does."""
         file = LogFile.open(path, role="coordinator", name=name, schema=SCHEMA)
         try:
-            return cls(file)
+            with failures(file.path):
+                return cls(file)
         except BaseException:
             file.close()
             raise

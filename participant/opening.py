@@ -15,7 +15,7 @@ from participant.log import SCHEMA, VoteLog
 from participant.resources.setup import BadSchema, adoption_report, apply_schema, compare_schema
 from participant.resources.sqlite import SchemaChanged, SQLiteResource
 from troth.log import LogFile, LogRefused
-from troth.log.file import APPLICATION_ID
+from troth.log.file import APPLICATION_ID, failures
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +42,8 @@ def open_file(path: Path, name: str, *, schema: Path | None, adopt: bool, histor
         text = None if schema is None else schema.read_text()
         file = LogFile.open(path, role="participant", name=name, schema=SCHEMA, adopt=adopt, on_create=_tables_of(text))
         try:
-            return _open_tables(file, text, history)
+            with failures(file.path):
+                return _open_tables(file, text, history)
         except BaseException:
             file.close()
             raise

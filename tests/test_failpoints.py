@@ -16,7 +16,7 @@ import pytest
 
 from participant.driver import FAILPOINTS
 from participant.events import Apply, Try
-from tests.cluster import COORDINATOR, Cluster, eventually
+from tests.cluster import COORDINATOR, Cluster, Ended, eventually
 from tests.moves import SCHEMA, SOON, NewCluster, balances, broken, move, open_accounts, submit, submitting
 from troth import failpoints
 from troth.failpoints import Action, Failpoints, Rule
@@ -266,6 +266,15 @@ def test_a_disk_that_fails_ends_the_process_and_nobody_is_told(new_cluster: NewC
         cluster.wait_settled()
         assert balances(cluster) == (100, 100)
         assert submit(cluster, move(id="order-1")).outcome == Outcome.COMMITTED
+
+
+def test_a_disk_that_fails_at_the_start_ends_it_with_the_same_code(new_cluster: NewCluster) -> None:
+    """The epoch is forced before anything is sent or answered."""
+    cluster = armed(new_cluster, "coordinator:epoch:before-flush=error")
+    with pytest.raises(Ended) as ended:
+        cluster.start(COORDINATOR)
+    assert ended.value.code == EXIT_LOG_FAILED
+    assert "Traceback" not in ended.value.log
 
 
 def test_a_prepare_that_is_lost_is_not_sent_again_on_its_lane(new_cluster: NewCluster) -> None:

@@ -270,7 +270,7 @@ class LogFile:
         path = Path(os.path.realpath(path))
         if not path.parent.is_dir():
             raise LogFailed(f"{path}: the folder does not exist")
-        with contextlib.ExitStack() as undo, _failures(path):
+        with contextlib.ExitStack() as undo, failures(path):
             lock = FileLock(path)
             undo.callback(lock.release)
             connection = connect(path)
@@ -368,7 +368,9 @@ def transaction(path: Path, connection: sqlite3.Connection, patience: Patience |
 
 
 @contextlib.contextmanager
-def _failures(path: Path) -> Iterator[None]:
+def failures(path: Path) -> Iterator[None]:
+    """Errors of SQLite and of the file system, while a file is opened and read for the first time, as LogFailed, or
+    LogRefused when it is no database."""
     try:
         yield
     except sqlite3.DatabaseError as error:
