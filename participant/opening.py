@@ -15,7 +15,7 @@ from participant.log import SCHEMA, VoteLog
 from participant.resources.setup import BadSchema, adoption_report, apply_schema, compare_schema
 from participant.resources.sqlite import SchemaChanged, SQLiteResource
 from troth.log import LogFile, LogRefused
-from troth.log.file import APPLICATION_ID, failures
+from troth.log.file import APPLICATION_ID, failures, transaction
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +65,23 @@ def _open_tables(file: LogFile, schema: str | None, history: bool) -> Opened:
         if table.not_served:
             log.warning("table not served", table=table.name, why=table.not_served)
     votes = VoteLog(file, resource, history)
+    _note_history(file, history)
     return Opened(file, resource, votes, votes.recover())
+
+
+def _note_history(file: LogFile, history: bool) -> None:
+    """`history_from` in troth_meta: the position from which on the history misses nothing, for the auditor. 0 says that
+    the file was made with it, so that every row comes from it; without the key none is kept."""
+    execute = file.connection.execute
+    kept = execute("SELECT 1 FROM troth_meta WHERE key = 'history_from'").fetchone() is not None
+    if kept == history:
+        return
+    with transaction(file.path, file.connection):
+        if history:
+            (next_,) = execute("SELECT coalesce(max(position), 0) + 1 FROM troth_history").fetchone()
+            execute("INSERT INTO troth_meta VALUES ('history_from', ?)", (0 if file.created else next_,))
+        else:
+            execute("DELETE FROM troth_meta WHERE key = 'history_from'")
 
 
 def _look_over(path: Path) -> None:

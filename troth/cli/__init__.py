@@ -37,6 +37,7 @@ _COMMANDS = {
     "clear": _Command("troth.cli.doubt:clear", "Clear the kept records of a resolution by hand."),
     "restore": _Command("troth.cli.restore:command", "Give files that were copied back a new identity."),
     "failpoints": _Command("faults.matrix.cli:failpoints", "List the points at which a process can be told to fail."),
+    "verify": _Command("faults.auditor.cli:command", "Audit logs and data files at rest."),
 }
 
 

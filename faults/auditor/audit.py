@@ -1,0 +1,104 @@
+"""The audit of a set of files: opens them, compares them as files, judges every attempt, replays histories."""
+
+from __future__ import annotations
+
+import heapq
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+
+from faults.auditor import files as at_rest
+from faults.auditor import sets
+from faults.auditor.claims import Coordinator, Entry, Participant, count
+from faults.auditor.files import Damaged, Empty, File, Unreadable
+from faults.auditor.findings import Audit, FileReport, Finding
+from faults.auditor.judge import Court, Verdict
+from faults.auditor.rows import check_rows
+
+_ATTEMPT = itemgetter(0, 1)
+
+
+def audit(paths: Sequence[Path], *, each: Callable[[Verdict], None] | None = None) -> Audit:
+    """Audits files of Troth at rest: a path is a .db file or a folder of them, of any subset of the processes.
+
+    The files are not changed; those that have a write-ahead log are copied to a temporary folder. `each` is called with
+    every attempt in order. What cannot be read is in `Audit.unreadable`; nothing is raised for it."""
+    result = Audit()
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="troth-verify-")))
+        logs = _open(result, paths, scratch, stack)
+        coordinators = [log for log in logs if isinstance(log, Coordinator)]
+        participants = [log for log in logs if isinstance(log, Participant)]
+        sets.compare(result, coordinators, participants)
+        court = Court(result, coordinators, participants)
+        court.wants_says = each is not None
+        for verdict in _judged(court, coordinators, participants):
+            if each is not None:
+                each(verdict)
+        for log in logs:
+            result.files.append(_report(result, log, scratch))
+    return result
+
+
+def _open(result: Audit, paths: Sequence[Path], scratch: Path, stack: ExitStack) -> list[Coordinator | Participant]:
+    """All that can be read, each identity once: of two files with the same one, the newer."""
+    opened: list[File] = []
+    for path in _found(result, paths):
+        try:
+            file = at_rest.open_file(path, scratch)
+        except Empty:
+            result.notes.append(f"{path} is empty: its process was stopped while it made it")
+        except Unreadable as error:
+            result.unreadable.append(str(error) if str(path) in str(error) else f"{path}: {error}")
+        except Damaged as error:
+            _damaged(result, path, error)
+        else:
+            stack.callback(file.connection.close)
+            opened.append(file)
+    logs: list[Coordinator | Participant] = []
+    for file in sets.distinct(result, opened):
+        try:
+            logs.append((Coordinator if file.role == "coordinator" else Participant)(file, len(logs)))
+        except Damaged as error:
+            _damaged(result, file.path, error)
+    return logs
+
+
+def _found(result: Audit, paths: Sequence[Path]) -> list[Path]:
+    files = []
+    for path in paths:
+        try:
+            files += at_rest.found([path])
+        except Unreadable as error:
+            result.unreadable.append(str(error))
+    return list(dict.fromkeys(files))
+
+
+def _damaged(result: Audit, path: Path, error: Damaged) -> None:
+    text = f"{path.name} is damaged: {error}; nothing else in it was looked at"
+    result.contradict(Finding("damaged", "durability", text, files=(path.name,)))
+
+
+def _judged(
+    court: Court, coordinators: Sequence[Coordinator], participants: Sequence[Participant]
+) -> Iterator[Verdict]:
+    streams: list[Iterator[Entry]] = [stream for log in coordinators for stream in log.streams()]
+    streams += [stream for log in participants for stream in log.streams()]
+    for (log, number), entries in groupby(heapq.merge(*streams), key=_ATTEMPT):
+        yield court.judge(log, number, [claim for *_, claim in entries])
+
+
+def _report(result: Audit, log: Coordinator | Participant, scratch: Path) -> FileReport:
+    file, connection = log.file, log.file.connection
+    if isinstance(log, Coordinator):
+        ((total, ended),) = connection.execute("SELECT count(*), count(ended_at) FROM troth_transactions")
+        records = f"epoch {log.epoch}; {total} transactions, {total - ended} of them not ended"
+        return FileReport(str(file.path), file.role, file.name, file.identity, records, "")
+    counts = [f"{count(connection, f'troth_{table}')} {table}" for table in ("prepared", "finished")]
+    counts.append(f"{count(connection, 'troth_heuristic')} resolved by hand")
+    counts.append(f"{log.history_length} in the history" if log.history_length else "no history")
+    rows = check_rows(result, log, scratch)
+    return FileReport(str(file.path), file.role, file.name, file.identity, ", ".join(counts), rows)

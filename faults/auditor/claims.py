@@ -1,0 +1,229 @@
+"""What each file says about each attempt, as streams ordered by attempt: nothing is held in memory but what is small.
+
+The schema (`coordinator/log.py`, `participant/log.py`) is all that this shares with the engine.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from faults.auditor.files import Damaged, File
+from troth.words import AttemptId
+
+CLAIMED, COMMITTED, ABORTED = 0, 1, 2
+"""The state of a row of the decision log; the last two are the outcomes everywhere."""
+
+BEFORE_RESTORE = " before restore"
+"""Behind the identity that a commit was owed to when a decision log was restored by force."""
+
+
+class Branch(NamedTuple):
+    """A branch as a decision names it."""
+
+    participant: str
+    identity: str
+    updating: bool
+
+
+class Decision(NamedTuple):
+    """A coordinator's row. `branches` is None when it cannot be read."""
+
+    log: Coordinator
+    state: int
+    id: str | None
+    branches: tuple[Branch, ...] | None
+    ended: bool
+    at: float
+
+
+class Prepared(NamedTuple):
+    """A participant has voted YES and does not know the outcome."""
+
+    log: Participant
+    at: float
+
+
+class Finished(NamedTuple):
+    """A participant remembers the outcome."""
+
+    log: Participant
+    outcome: int
+
+
+class ByHand(NamedTuple):
+    """A person resolved the branch at the participant; `known` is the true outcome once it was heard."""
+
+    log: Participant
+    done: int
+    known: int | None
+
+
+class Applied(NamedTuple):
+    """A participant's history has the branch, at this place."""
+
+    log: Participant
+    position: int
+    at: float | None
+
+
+Claim = Decision | Prepared | Finished | ByHand | Applied
+Entry = tuple[str, int, tuple[int, int], Claim]
+"""Log identity, number, a key of the stream (so that claims are never compared), and the claim."""
+
+
+class Coordinator:
+    """A decision log, read. `index` tells the files of one audit apart."""
+
+    def __init__(self, file: File, index: int) -> None:
+        self.file, self.index = file, index
+        self._execute = file.connection.execute
+        self.epoch = int(self._meta("epoch"))
+        self.horizon = float(self._meta("horizon"))
+        self.known: dict[str, str] = dict(self._execute("SELECT participant, identity FROM troth_known"))
+        """The identity last seen under each participant's name."""
+        self.by_hand = self._by_hand()
+        """Branches that a person settled: (attempt, participant), the cleared ones too."""
+        self.cleared = {key for key, whats in self.by_hand.items() if any("cleared" in what for what in whats)}
+        _check_integers(file, "troth_transactions", "number", "state")
+
+    def _meta(self, key: str) -> Any:
+        value = self.file.meta.get(key)
+        if not isinstance(value, int | float):
+            raise Damaged(f"its {key} is {value!r}")
+        return value
+
+    def _by_hand(self) -> Mapping[tuple[str, str], list[str]]:
+        found: dict[tuple[str, str], list[str]] = {}
+        for subject, what in self._execute("SELECT subject, what FROM troth_audit WHERE subject <> 'file'"):
+            participant, _, rest = what.partition(": ")
+            found.setdefault((subject, participant), []).append(rest)
+        for number, participant, done in self._execute("SELECT number, participant, done FROM troth_heuristics"):
+            key = str(AttemptId(self.file.identity, number)), participant
+            found.setdefault(key, []).append(f"resolved by hand as {done}")
+        return found
+
+    def issued(self, number: int) -> bool:
+        """Whether it can have issued this number (as its present identity)."""
+        attempt = AttemptId("", number)
+        return 1 <= attempt.epoch <= self.epoch and attempt.sequence >= 1
+
+    def streams(self) -> list[Iterator[Entry]]:
+        """One for each identity that the log had: a row belongs to the one of its time."""
+        streams = []
+        since = float("-inf")
+        for n, (identity, until) in enumerate([*self.file.restored, (self.file.identity, float("inf"))]):
+            streams.append(self._decisions(n, identity, since, until))
+            since = until
+        return streams
+
+    def _decisions(self, n: int, identity: str, since: float, until: float) -> Iterator[Entry]:
+        key = (self.index, n)
+        rows = self._execute(
+            "SELECT number, state, id, branches, ended_at IS NOT NULL, at FROM troth_transactions "
+            "WHERE at >= ? AND at < ? ORDER BY number",
+            (since, until),
+        )
+        for number, state, id, branches, ended, at in rows:
+            yield identity, number, key, Decision(self, state, id, _branches(branches), bool(ended), at)
+
+    def ids(self) -> Iterator[tuple[str, int, int]]:
+        """Every client's id with the state and number of its row, by id."""
+        return iter(
+            self._execute("SELECT id, number, state FROM troth_transactions WHERE id IS NOT NULL ORDER BY id, number")
+        )
+
+
+class Participant:
+    """A vote log, read. `index` tells the files of one audit apart."""
+
+    def __init__(self, file: File, index: int) -> None:
+        self.file, self.index = file, index
+        self._execute = file.connection.execute
+        self.logs: dict[int, str] = dict(self._execute("SELECT log, identity FROM troth_logs ORDER BY identity"))
+        for table in ("troth_prepared", "troth_finished", "troth_heuristic", "troth_history", "troth_marks"):
+            self._check_logs(table)
+        self.marks = {self.logs[log]: mark for log, mark in self._marks()}
+        self.history_length: int = self._execute("SELECT count(*) FROM troth_history").fetchone()[0]
+        self.history_from = self._history_from()
+
+    def _check_logs(self, table: str) -> None:
+        if table != "troth_marks":
+            _check_integers(self.file, table, "number")
+        query = f"SELECT log FROM {table} WHERE log NOT IN (SELECT log FROM troth_logs) LIMIT 1"
+        row = self._execute(query).fetchone()
+        if row is not None:
+            raise Damaged(f"{table} has a record of log {row[0]}, which troth_logs does not name")
+
+    def _marks(self) -> Iterator[tuple[int, tuple[int, frozenset[int]]]]:
+        for log, low, excepted in self._execute("SELECT log, low, excepted FROM troth_marks"):
+            try:
+                yield log, (int(low), frozenset(json.loads(excepted)))
+            except (ValueError, TypeError) as error:
+                raise Damaged(f"the mark of log {self.logs[log]} is not a mark: {low!r}, {excepted!r}") from error
+
+    def _history_from(self) -> int | None:
+        """The position from which on every branch applied is in the history; 0: since the file was made, so that all
+        its rows come from it. None: its process did not keep it."""
+        value = self.file.meta.get("history_from")
+        if value is not None and not isinstance(value, int):
+            raise Damaged(f"its history_from is {value!r}")
+        return value
+
+    def below(self, log: str, number: int) -> bool:
+        """Below the low-water mark: below and not excepted (rule 7)."""
+        low, excepted = self.marks.get(log, (0, frozenset()))
+        return number < low and number not in excepted
+
+    def streams(self) -> list[Iterator[Entry]]:
+        return [self._prepared(), self._finished(), self._heuristic(), self._applied()]
+
+    def _by_log(self, columns: str, table: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        for log, identity in self.logs.items():
+            for row in self._execute(f"SELECT number, {columns} FROM {table} WHERE log = ? ORDER BY number", (log,)):
+                yield identity, row
+
+    def _prepared(self) -> Iterator[Entry]:
+        for identity, (number, at) in self._by_log("at", "troth_prepared"):
+            yield identity, number, (self.index, 1), Prepared(self, at)
+
+    def _finished(self) -> Iterator[Entry]:
+        for identity, (number, outcome) in self._by_log("outcome", "troth_finished"):
+            yield identity, number, (self.index, 2), Finished(self, outcome)
+
+    def _heuristic(self) -> Iterator[Entry]:
+        for identity, (number, done, known) in self._by_log("done, known", "troth_heuristic"):
+            yield identity, number, (self.index, 3), ByHand(self, done, known)
+
+    def _applied(self) -> Iterator[Entry]:
+        """Sorted by SQLite, in its temporary files when there is much of it."""
+        rows = self._execute(
+            "SELECT identity, number, position, at FROM troth_history JOIN troth_logs USING (log) "
+            "ORDER BY identity, number, position"
+        )
+        for identity, number, position, at in rows:
+            yield identity, number, (self.index, 4), Applied(self, position, at)
+
+
+@functools.lru_cache(maxsize=4096)
+def _branches(text: str) -> tuple[Branch, ...] | None:
+    try:
+        return tuple(Branch(str(name), str(file), bool(updating)) for name, file, updating in json.loads(text))
+    except (ValueError, TypeError):
+        return None
+
+
+def _check_integers(file: File, table: str, *columns: str) -> None:
+    wrong = " OR ".join(f"typeof({column}) <> 'integer'" for column in columns)
+    row: Sequence[Any] | None = file.connection.execute(f"SELECT 1 FROM {table} WHERE {wrong} LIMIT 1").fetchone()
+    if row is not None:
+        raise Damaged(f"{table} has a record whose {' or '.join(columns)} is no integer")
+
+
+def count(connection: sqlite3.Connection, table: str) -> int:
+    """Records in a table."""
+    found: int = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+    return found
