@@ -36,6 +36,10 @@ def libfaketime() -> Path | None:
     return found[0] if found else None
 
 
+def has_compiler() -> bool:
+    return any(map(shutil.which, ("cc", "gcc", "clang")))
+
+
 def is_root() -> bool:
     return os.geteuid() == 0
 
@@ -43,6 +47,7 @@ def is_root() -> bool:
 NEEDS: dict[str, tuple[str, Callable[[], object], str]] = {
     "needs_strace": ("strace", has_strace, "strace is missing or may not trace (Debian: apt install strace)"),
     "needs_faketime": ("libfaketime", libfaketime, "libfaketime is missing (Debian: apt install faketime)"),
+    "needs_cc": ("C compiler", has_compiler, "no C compiler was found (Debian: apt install gcc libc6-dev)"),
     "needs_root": ("root", is_root, "needs root"),
 }
 """Markers: the tool, whether it is there, and what to say when not."""

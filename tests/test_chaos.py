@@ -1,0 +1,127 @@
+"""`troth chaos` on real processes: clean when nothing is lost, and told when something was changed behind its back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faults.chaos import own
+from faults.chaos.report import EXIT_CLEAN, EXIT_LOST, Report
+from faults.chaos.run import Plan, Run
+from faults.chaos.schedule import Kind
+from faults.chaos.tables import ACCOUNTS, LISTS, TRANSFERS
+from tests.supervised import supervised
+from troth.words import Outcome
+
+RUN_WITHIN_S = 100
+
+
+def chaos(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "troth", "chaos", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=RUN_WITHIN_S)
+
+
+@pytest.mark.timeout(120)
+def test_a_run_with_kills_stops_links_and_disks_ends_clean_and_says_what_was_done(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    kinds = ["kill", "stop", "cut", "silence", "one-way", "slow"]
+    chosen = [argument for kind in kinds for argument in ("--fault", kind)]
+    ran = chaos("--for", "9s", "--seed", "5", "--every", "1s", "--in-flight", "16", "--data", str(data), *chosen)
+    assert ran.returncode == EXIT_CLEAN, ran.stdout + ran.stderr
+    assert "nothing was lost, and nothing is in doubt" in ran.stdout
+    found = json.loads((data / "report" / "report.json").read_text())
+    assert found["seed"] == 5
+    assert found["findings"] == found["left"] == []
+    assert found["in_the_end"]["COMMITTED"] > 50
+    assert "UNKNOWN" not in found["in_the_end"]
+    assert all(count > 0 for count in found["faults_by_kind"].values()), found["faults_by_kind"]
+    assert len(found["faults_by_kind"]) == len(kinds)
+    page = (data / "report" / "report.html").read_text()
+    assert "<svg" in page
+    assert "http" not in page, "nothing is fetched"
+
+
+# Behind its back.
+
+
+def tampered(folder: Path, tamper: Callable[[Run], None]) -> Report:
+    """What is reported of a short quiet run after `tamper` changed a file while nothing ran on it."""
+
+    async def main() -> Report:
+        plan = Plan(seed=1, duration_s=1.5, in_flight=8, every_s=1.0, kinds=[], settle_s=30.0)
+        async with own.running(folder, 2) as target:
+            run = Run(plan, list(target.participants))
+            await run.storm(target)
+        tamper(run)
+        async with own.running(folder, 2) as target:
+            await run.check(target)
+        return Report.of(run, {}, None, [])
+
+    own.fresh(folder)
+    return asyncio.run(main())
+
+
+def changed(folder: Path, name: str, sql: str, *parameters: object) -> None:
+    connection = sqlite3.connect(folder / f"{name}.db")
+    with connection:
+        assert connection.execute(sql, parameters).rowcount == 1
+    connection.close()
+
+
+def some_transfer(run: Run) -> tuple[str, str]:
+    """The id of a committed transfer over two participants, and one of them."""
+    transfers = (each for each, outcome in run.load.known() if outcome is Outcome.COMMITTED)
+    transfer = next(each for each in transfers if len(each.entries()) == 2)
+    return transfer.id, min(transfer.entries())
+
+
+def test_what_was_changed_behind_its_back_is_told(tmp_path: Path) -> None:
+    def tamper(run: Run) -> None:
+        id, participant = some_transfer(run)
+        changed(tmp_path, participant, f"DELETE FROM {TRANSFERS} WHERE id = ?", id)
+        _, account = run.load.bank.accounts[0]
+        changed(tmp_path, "p1", f"UPDATE {ACCOUNTS} SET balance = balance + 1 WHERE name = ?", account)
+        list_name = next(name for participant, name in sorted(run.load.lists.used, reverse=True))
+        changed(tmp_path, "p2", f"UPDATE {LISTS} SET items = items || ',987654321' WHERE name = ?", list_name)
+
+    report = tampered(tmp_path, tamper)
+    assert report.exit_code == EXIT_LOST
+    assert "SOMETHING IS WRONG" in report.lines()[0]
+    assert {finding.kind for finding in report.findings} == {"torn", "wrong balance", "money", "foreign value"}
+
+
+# On a cluster that runs already.
+
+
+@pytest.mark.timeout(120)
+def test_a_running_cluster_is_killed_and_checked_and_what_needs_a_start_of_ours_is_said(tmp_path: Path) -> None:
+    with supervised(tmp_path, 2, "") as bank:
+        ran = chaos(
+            *("--cluster", str(bank.data), "--for", "5s", "--seed", "3", "--every", "1s", "--json"),
+            *("--in-flight", "8", "--report", str(tmp_path / "report")),
+            *("--fault", "kill", "--fault", "cut", "--fault", "full"),
+        )
+        assert ran.returncode == EXIT_CLEAN, ran.stdout + ran.stderr
+        found: dict[str, Any] = json.loads(ran.stdout)
+        assert found["faults_by_kind"].keys() == {Kind.KILL.value, Kind.CUT.value}
+        assert all(found["faults_by_kind"].values())
+        assert "not started by this command" in found["not_applied"][Kind.FULL.value]
+
+
+def test_a_pid_that_is_not_the_processs_own_is_refused(tmp_path: Path) -> None:
+    with supervised(tmp_path, 1, "") as bank:
+        pids = bank.up.pids()
+        ran = chaos("--coordinator", bank.coordinator, "--pid", f"p1={pids['coordinator']}", "--for", "1s")
+        assert ran.returncode == 2
+        assert f"p1={pids['coordinator']}" in ran.stderr
+        ran = chaos("--coordinator", bank.coordinator, "--pid", f"p7={pids['p1']}", "--for", "1s")
+        assert ran.returncode == 2
+        assert "there is no process 'p7'" in ran.stderr
