@@ -11,8 +11,9 @@ from faults.chaos.verify import Check
 
 
 def audited(paths: Sequence[Path]) -> tuple[Check, list[str]]:
-    """The check, and what is in doubt in the files."""
+    """The check, and what is in doubt in the files or could not be read of them."""
     found = audit(paths)
-    contradictions = [Finding("files", finding.sentence) for finding in found.contradictions]
+    contradictions = [Finding("files", each.sentence) for each in found.contradictions]
     text = f"{len(paths)} files at rest, by the auditor: what each log proves of every attempt, and the rows"
-    return Check(text, contradictions), [f"in the files: {finding.sentence}" for finding in found.in_doubt]
+    doubts = [f"in the files: {each.sentence}" for each in found.in_doubt]
+    return Check(text, contradictions), [*doubts, *(f"not audited: {each}" for each in found.unreadable)]
