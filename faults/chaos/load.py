@@ -128,6 +128,9 @@ class Load:
             if result.outcome is Outcome.ABORTED:
                 self.reasons[result.code] += 1
             self._answered(step, result)
+            while step.number in self.unknown and not self._stopping:
+                await asyncio.sleep(_ASK_PAUSE_S)
+                self._answered(step, await self._submit(step))
             self._use_again(step)
 
     async def _submit(self, step: Step) -> Result:
@@ -143,9 +146,8 @@ class Load:
         """REFUSED says nothing about an id (rule 10), so it is as little known as UNKNOWN."""
         known = self.outcomes[step.number]
         if result.outcome in (Outcome.REFUSED, Outcome.UNKNOWN):
-            if known is Outcome.UNKNOWN:
-                self._ask_later(step, _ASK_PAUSE_S)
-        elif step.other_content:
+            return
+        if step.other_content:
             text = f"{step.id} is taken, and with other content was told to be {result.outcome.name}"
             self.findings.append(Finding("an id for two contents", text))
         elif known is Outcome.UNKNOWN:
@@ -163,9 +165,9 @@ class Load:
 
     def _use_again(self, step: Step) -> None:
         chance = random.Random(f"again {self.seed} {step.number}")
-        if self.outcomes[step.number] is Outcome.UNKNOWN:
-            return
-        if chance.random() < _SENT_AGAIN:
+        if step.number in self.unknown:
+            self._ask_later(step, _ASK_PAUSE_S)
+        elif chance.random() < _SENT_AGAIN:
             self.tally["sent again"] += 1
             self._ask_later(step, chance.uniform(*_AGAIN_AFTER_S))
         elif chance.random() < _OTHER_CONTENT and step.ended != self.bank.looked:
@@ -177,5 +179,6 @@ class Load:
         while True:
             due, step = await self._again.get()
             await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
-            result = await self._submit(step)
-            self._answered(step, result)
+            self._answered(step, await self._submit(step))
+            if step.number in self.unknown:
+                self._ask_later(step, _ASK_PAUSE_S)

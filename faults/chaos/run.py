@@ -21,6 +21,7 @@ from troth.client import connect
 _SETTLED_LOOKS = 4
 """In a row, so that none is from before."""
 _START_WITHIN_S = 60.0
+_STANDSTILL_MAX_S = 15.0
 
 
 class Plan(NamedTuple):
@@ -70,6 +71,8 @@ class Run:
         self.watch: Watch | None = None
         """While processes are watched."""
         self._ending = asyncio.Event()
+        self._committed_at_change = 0
+        """First answers COMMITTED when a fault last began or was healed."""
 
     def end_early(self) -> None:
         """No further fault and no further transaction; what follows is done as ever."""
@@ -105,23 +108,39 @@ class Run:
         faults = schedule(plan.seed, plan.duration_s, target.breakable, plan.kinds, plan.every_s)
         async with asyncio.TaskGroup() as storm:
             storm.create_task(self.load.run(plan.in_flight))
+            late_s = 0.0
             for fault in faults:
+                await self._until(watch, fault.at_s + late_s)
+                if not fault.at_once:
+                    await self._moving(watch)
+                late_s = max(late_s, watch.now_s - fault.at_s)  # never less, so that none catches up with another
+                if self._ending.is_set() or watch.now_s >= plan.duration_s:
+                    break
                 storm.create_task(self._apply(target, watch, fault))
             await self._until(watch, plan.duration_s)
             self.load.stop()
 
+    async def _moving(self, watch: Watch) -> None:
+        """Until all serve and as many transactions as are open at once have committed since the last fault began or was
+        healed, for a time: so that there is something to break."""
+        deadline_s = min(watch.now_s + _STANDSTILL_MAX_S, self.plan.duration_s)
+        while watch.now_s < deadline_s and not self._ending.is_set():
+            moved = self.load.tally["COMMITTED"] - self._committed_at_change
+            if moved >= self.plan.in_flight and all(watch.serving.values()) and all(watch.lanes.values()):
+                return
+            await asyncio.sleep(EVERY_S / 2)
+
     async def _apply(self, target: Target, watch: Watch, fault: Fault) -> None:
-        await self._until(watch, fault.at_s)
-        if self._ending.is_set():
-            return
         began_s = watch.now_s
         hit = await target.begin(fault)
         self.under_way.append(fault)
+        self._committed_at_change = self.load.tally["COMMITTED"]
         try:
-            await self._until(watch, began_s + fault.lasts_s)
+            await self._until(watch, min(began_s + fault.lasts_s, self.plan.duration_s))
         finally:
             self.under_way.remove(fault)
             await target.end(fault)
+            self._committed_at_change = self.load.tally["COMMITTED"]
         self.applied.append(Applied(fault, round(began_s, 2), round(watch.now_s, 2), hit))
 
     async def _until(self, watch: Watch, at_s: float) -> None:

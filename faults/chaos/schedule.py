@@ -15,6 +15,7 @@ TOGETHER_MAX = 3
 FIRST_S = 1.0
 """The load runs undisturbed for so long."""
 _LASTS_OTHERS_S = (0.3, 5.0)
+_AT_ONCE = 0.35
 
 
 class Kind(enum.Enum):
@@ -53,6 +54,7 @@ class Fault(NamedTuple):
     """One fault. Seconds count from the start of the load."""
 
     at_s: float
+    """At the earliest: unless it is `at_once`, it and all that follow wait until everything works again."""
     lasts_s: float
     """Until it is healed; 0 for a kill, from which the supervisor heals."""
     kind: Kind
@@ -61,6 +63,8 @@ class Fault(NamedTuple):
     way: Way = Way.BOTH
     delay_s: float = 0.0
     """What SLOW and SLOW_DISK add."""
+    at_once: bool = False
+    """It begins although others are still away from an earlier fault."""
     loses: bool = False
     """Whether what a silent link held back is lost at the end, with its connections, or arrives late."""
 
@@ -109,7 +113,7 @@ def schedule(seed: int, duration_s: float, field: Field, kinds: Collection[Kind]
         busy = {target for fault in under_way for target in fault.targets}
         if len(under_way) < TOGETHER_MAX and (fault := _fault(chance, at_s, bag[-1], field, busy)):
             bag.pop()
-            made.append(fault._replace(lasts_s=min(fault.lasts_s, round(duration_s - at_s, 2))))
+            made.append(fault)
         at_s = round(at_s + every_s * chance.uniform(0.4, 1.6), 2)
     return made
 
@@ -124,7 +128,7 @@ def _fault(chance: random.Random, at_s: float, kind: Kind, field: Field, busy: s
         names = [name for (name,) in free]
         targets = tuple(sorted(chance.sample(names, chance.randint(min(2, len(names)), len(names)))))
     lasts_s = round(chance.uniform(*_LASTS_S.get(kind, _LASTS_OTHERS_S)), 2)
-    fault = Fault(at_s, lasts_s, kind, targets)
+    fault = Fault(at_s, lasts_s, kind, targets, at_once=chance.random() < _AT_ONCE)
     match kind:
         case Kind.ONE_WAY:
             return fault._replace(way=chance.choice([Way.THERE, Way.BACK]), loses=chance.random() < 0.5)

@@ -95,7 +95,7 @@ def _drawn(run: Run) -> Group:
         f"[{'yellow' if sample.in_doubt_long else 'white'}]{sample.in_doubt} in doubt[/]"
         f", {sample.in_doubt_long} for long",
     )
-    return Group(head, Text(_bars(rate), "green"), numbers, _processes(run, watch), _faults(run, sample))
+    return Group(head, Text(_bars(rate), "green"), numbers, _processes(run, watch), _faults(run))
 
 
 def _bars(values: list[float]) -> str:
@@ -115,9 +115,8 @@ def _processes(run: Run, watch: Watch) -> Table:
     return table
 
 
-def _faults(run: Run, sample: Sample) -> Text:
+def _faults(run: Run) -> Text:
     text = Text(f"{len(run.applied)} faults done")
     for fault in run.under_way:
-        left_s = max(0.0, fault.at_s + fault.lasts_s - sample.at_s)
-        text.append(f"\n  {fault}  ({left_s:.1f} s left)", "red")
+        text.append(f"\n  {fault}", "red")
     return text
