@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
+from faults.conformance.scripted import LOG, ScriptedParticipant, number
 from tests.cluster import COORDINATOR, Cluster, eventually
 from tests.injection import counted
 from tests.moves import (
@@ -35,7 +36,6 @@ from tests.moves import (
     wait_ended,
     wait_in_doubt,
 )
-from tests.scripted import LOG, ScriptedParticipant, number
 from troth.messages import Acknowledged, Commit
 from troth.v1 import coordinator_pb2, participant_pb2, types_pb2
 from troth.v1.coordinator_pb2 import SubmitRequest

@@ -9,6 +9,7 @@ import os
 
 import pytest
 
+from faults.conformance.scripted import ScriptedParticipant
 from tests.cluster import COORDINATOR, Cluster, eventually
 from tests.injection import HELD_WHEN_DURABLE, KILLED_BEFORE_DURABLE, injected, kill_held, wal_of
 from tests.moves import (
@@ -35,7 +36,6 @@ from tests.moves import (
     wait_in_doubt,
     wait_voted,
 )
-from tests.scripted import ScriptedParticipant
 from troth.messages import Abort, Commit, Prepare
 from troth.v1.coordinator_pb2 import STATE_COMMITTED, STATE_COMMITTING
 from troth.words import Outcome, Vote

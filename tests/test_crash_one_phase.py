@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from faults.conformance.scripted import ScriptedParticipant, number
 from tests.cluster import COORDINATOR, Cluster, eventually
 from tests.injection import HELD_WHEN_DURABLE, KILLED_BEFORE_DURABLE, injected, kill_held, wal_of
 from tests.moves import (
@@ -32,7 +33,6 @@ from tests.moves import (
     unresolved,
     wait_ended,
 )
-from tests.scripted import ScriptedParticipant, number
 from troth.messages import Answered, OnePhase, OnePhaseEnded, Question
 from troth.v1.coordinator_pb2 import STATE_COMMITTED, STATE_NOT_FOUND, STATE_PENDING, AbortRequest, SubmitRequest
 from troth.v1.types_pb2 import Code

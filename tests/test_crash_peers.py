@@ -11,6 +11,15 @@ from contextlib import contextmanager
 
 import pytest
 
+from faults.conformance.scripted import (
+    LOG,
+    QUIET_S,
+    ScriptedCoordinator,
+    ScriptedInquiries,
+    ScriptedParticipant,
+    encoded,
+    number,
+)
 from tests.cluster import COORDINATOR, Cluster, eventually
 from tests.moves import (
     SCHEMA,
@@ -32,7 +41,6 @@ from tests.moves import (
     wait_ended,
     wait_in_doubt,
 )
-from tests.scripted import LOG, QUIET_S, ScriptedCoordinator, ScriptedInquiries, ScriptedParticipant, encoded, number
 from troth.messages import Abort, Acknowledged, Answered, Commit, Mark, OnePhaseEnded, Peer, Prepare, Voted
 from troth.process import addresses
 from troth.v1 import coordinator_pb2, coordinator_pb2_grpc, types_pb2

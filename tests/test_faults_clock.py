@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from faults.conformance.scripted import LOG, ScriptedParticipant, number
 from tests.cluster import COORDINATOR, Cluster, eventually, faketime
 from tests.moves import (
     SCHEMA,
@@ -34,7 +35,6 @@ from tests.moves import (
     wait_in_doubt,
     wait_voted,
 )
-from tests.scripted import LOG, ScriptedParticipant, number
 from troth.ids import new_id
 from troth.v1 import participant_pb2, types_pb2
 from troth.v1.coordinator_pb2 import STATE_COMMITTED

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from faults.conformance.scripted import ScriptedParticipant
 from tests.cluster import COORDINATOR, Cluster, Ended, eventually, strace
 from tests.injection import injected, wal_of
 from tests.moves import (
@@ -36,7 +37,6 @@ from tests.moves import (
     wait_ended,
     wait_in_doubt,
 )
-from tests.scripted import ScriptedParticipant
 from tests.submitting import command
 from tests.test_up import running, troth_up
 from troth.messages import Acknowledged, Commit

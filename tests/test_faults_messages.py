@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from faults.conformance.scripted import ScriptedCoordinator, ScriptedParticipant, number
 from tests.cluster import COORDINATOR, Cluster, eventually
 from tests.moves import (
     SCHEMA,
@@ -32,7 +33,6 @@ from tests.moves import (
     submitting,
     wait_ended,
 )
-from tests.scripted import ScriptedCoordinator, ScriptedParticipant, number
 from troth.messages import (
     Abort,
     Acknowledged,

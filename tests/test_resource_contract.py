@@ -1,20 +1,22 @@
-"""The contract suite over every resource."""
+"""The contract suite over every resource of ours, and over bad ones, which must fail at the right promises."""
 
 from __future__ import annotations
 
-import json
-from contextlib import AbstractContextManager, nullcontext
+import subprocess
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
+from faults.conformance.resource import OutsideContract, ResourceContract, Subject
 from participant.resources import Resource
 from participant.resources.sqlite import SQLiteResource
-from tests.resources.contract import ResourceContract, Subject
-from tests.resources.memory import Counters
+from tests.resources import bad
+from tests.resources.counting import CountersSubject
 from tests.sqlite_tools import add, batch, encode, insert, open_like_the_log, read
-from troth.v1 import types_pb2
-from troth.words import AttemptId
 
 
 class SQLiteSubject(Subject):
@@ -25,6 +27,11 @@ class SQLiteSubject(Subject):
     look = encode([read("accounts", "alice"), read("accounts", "nobody")])
     denied = encode([insert("orders", 1), add("accounts", "alice", "balance", -101)])
     impossible = encode([read("accounts", "alice"), read("nowhere", 1)])
+    aliases = (
+        (encode([read("orders", 17)]), encode([read("ORDERS", "17")])),
+        (encode([read("orders", 17)]), encode([read("orders", 17.0)])),
+        (encode([insert("orders", 17, account="alice")]), encode([insert("orders", "17", Account="alice")])),
+    )
 
     def __init__(self) -> None:
         self._connection = open_like_the_log(
@@ -43,43 +50,30 @@ class SQLiteSubject(Subject):
         return batch(self._connection)
 
 
-def custom(*operations: tuple[str, str, int | None]) -> bytes:
-    return encode(
-        types_pb2.Operation(custom=types_pb2.Custom(name=name, body=json.dumps({"counter": counter, "by": by})))
-        for name, counter, by in operations
-    )
-
-
-class CountersSubject(Subject):
-    """Counters in memory, with operations of their own."""
-
-    change = custom(("add", "a", -1), ("get", "a", None))
-    increment = custom(("add", "a", -3), ("add", "b", 2), ("add", "a", 1))
-    look = custom(("get", "a", None))
-    denied = custom(("add", "a", 1), ("add", "b", -100))
-    impossible = custom(("frobnicate", "a", 1))
-
-    def __init__(self) -> None:
-        self._counters = {"a": 10, "b": 20}
-        self._applied: set[AttemptId] = set()
-
-    def open(self) -> Resource:
-        return Counters(self._counters, self._applied)
-
-    def state(self) -> Any:
-        return dict(self._counters)
-
-    def batch(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-
 class TestSQLite(ResourceContract):
     @pytest.fixture
     def subject(self) -> Subject:
         return SQLiteSubject()
 
 
-class TestCounters(ResourceContract):
+class TestCounters(OutsideContract):
     @pytest.fixture
     def subject(self) -> Subject:
         return CountersSubject()
+
+
+def test_a_bad_resource_fails_at_the_right_promises(tmp_path: Path) -> None:
+    """Rule by rule, as `pytest --troth` lists them: no bad resource passes, and none fails at a promise it keeps."""
+    report = tmp_path / "report.xml"
+    command = [sys.executable, "-m", "pytest", "-q", "--troth", "-p", "no:randomly", "-p", "no:cacheprovider"]
+    ran = subprocess.run([*command, f"--junit-xml={report}", bad.__file__], capture_output=True, text=True)
+    assert ran.returncode == 1, ran.stdout
+    failed: dict[str, set[str]] = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        if case.find("failure") is not None:
+            failed.setdefault(case.attrib["classname"].rpartition(".")[2], set()).add(
+                case.attrib["name"].partition("[")[0]
+            )
+    assert failed == {name: test.fails for name, test in vars(bad).items() if name.startswith("Test")}
+    assert "Rule 5      violated" in ran.stdout
+    assert "Rule 5      holds" in ran.stdout

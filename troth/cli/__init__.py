@@ -39,6 +39,9 @@ _COMMANDS = {
     "restore": _Command("troth.cli.restore:command", "Give files that were copied back a new identity."),
     "failpoints": _Command("faults.matrix.cli:failpoints", "List the points at which a process can be told to fail."),
     "verify": _Command("faults.auditor.cli:command", "Audit logs and data files at rest."),
+    "check-participant": _Command(
+        "faults.conformance.cli:command", "Check a participant, ours or yours, against the whole contract."
+    ),
 }
 
 

@@ -1,7 +1,8 @@
-"""Scripted peers: one end of a lane that does what a test says, message by message, against a real process.
+"""Scripted peers: one end of a lane that does what a script says, message by message, against a real process.
 
-A scripted participant votes when the test votes, so a transaction stands still at an exact point for as long as a test
-wants, without timing. A scripted coordinator sends what it likes, late, twice and out of order.
+A scripted participant votes when the script votes, so a transaction stands still at an exact point for as long as it
+wants, without timing. A scripted coordinator sends what it likes, late, twice and out of order. The conformance kit is
+made of them, and so are our own tests. They know the wire, and nothing of what is right.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from troth.words import Answer, Vote, number_of
 M = TypeVar("M")
 
 TAKE_WITHIN_S = 10.0
+OPEN_WITHIN_S = 30.0
 QUIET_S = 0.3
 """How long nothing must come before it is taken that nothing comes."""
 
@@ -35,12 +37,23 @@ def number(sequence: int) -> int:
     return number_of(1, sequence)
 
 
+class NothingCame(AssertionError):
+    """What was waited for did not come."""
+
+
 class Inbox:
     """What has come on a lane and was not taken."""
 
     def __init__(self) -> None:
         self._waiting: list[Any] = []
         self._changed = threading.Condition()
+        self.ended: Exception | None = None
+        """How the lane ended, when that is known: nothing more will come then."""
+
+    def end(self, error: Exception | None) -> None:
+        with self._changed:
+            self.ended = error
+            self._changed.notify_all()
 
     def put(self, messages: tuple[Any, ...]) -> None:
         with self._changed:
@@ -48,24 +61,33 @@ class Inbox:
             self._changed.notify_all()
 
     def take(self, kind: type[M], within_s: float = TAKE_WITHIN_S, number: int | None = None) -> M:
-        """The first message of that kind (and number), which others may overtake."""
-
-        def found() -> Any:
-            fits = (m for m in self._waiting if isinstance(m, kind) and number in (None, getattr(m, "number", None)))
-            return next(fits, None)
-
+        """The first message of that kind (and number), which others may overtake. Raises NothingCame."""
         with self._changed:
-            if not self._changed.wait_for(found, within_s):
-                raise AssertionError(f"no {kind.__name__} within {within_s} s; waiting: {self._waiting}")
-            message = found()
+            self._changed.wait_for(lambda: self.ended or self.there(kind, number), within_s)
+            message = self.there(kind, number)
+            if message is None:
+                how = f"before the lane ended: {self.ended}" if self.ended else f"within {within_s:g} s"
+                raise NothingCame(f"no {kind.__name__} {how}; what came instead: {self._waiting}")
             self._waiting.remove(message)
-            return message  # type: ignore[no-any-return]
+            return message
+
+    def there(self, kind: type[M], number: int | None = None) -> M | None:
+        """The same, if it has come already; it stays."""
+        fits = (m for m in list(self._waiting) if isinstance(m, kind) and number in (None, getattr(m, "number", None)))
+        return next(fits, None)
+
+    def take_all(self, kind: type[M]) -> list[M]:
+        """Everything of that kind that has come."""
+        with self._changed:
+            taken = [message for message in self._waiting if isinstance(message, kind)]
+            self._waiting = [message for message in self._waiting if not isinstance(message, kind)]
+        return taken
 
     def quiet(self, kind: type[Any], for_s: float = QUIET_S) -> None:
         """Fails when a message of that kind comes."""
         with self._changed:
-            came = self._changed.wait_for(lambda: any(isinstance(m, kind) for m in self._waiting), for_s)
-            assert not came, self._waiting
+            if self._changed.wait_for(lambda: self.there(kind), for_s):
+                raise AssertionError(f"a {kind.__name__} came: {self._waiting}")
 
     def clear(self) -> None:
         with self._changed:
@@ -88,18 +110,24 @@ class _Outgoing:
         return iter(self._queue.get, None)
 
 
-def _pump(batches: Iterator[Any], decode: Callable[[Any], tuple[Any, ...]], inbox: Inbox) -> None:
-    """Reads until the stream ends; how it ended is seen by what does not come."""
+def _pump(batches: Iterator[Any], decode: Callable[[Any], tuple[Any, ...]], inbox: Inbox) -> Exception | None:
+    """Reads until the stream ends, and gives what broke it."""
     try:
         for batch in batches:
             inbox.put(decode(batch))
-    except Exception:
+    except Exception as error:
         # gRPC raises a bare Exception when the server's side of a stream was cancelled.
-        return
+        return error
+    return None
+
+
+def _listen(server: grpc.Server, address: str) -> str:
+    """The address it listens on, with the port it got."""
+    return f"{address.rpartition(':')[0]}:{server.add_insecure_port(address)}"
 
 
 class ScriptedParticipant:
-    """Listens at `address` and speaks the hello; everything else is the test's."""
+    """Listens at `address` (port 0 takes a free one) and speaks the hello; everything else is the script's."""
 
     def __init__(self, name: str, address: str, *, identity: str = "f" * 16, incarnation: int = 1) -> None:
         self.name = name
@@ -111,6 +139,8 @@ class ScriptedParticipant:
         self.inbox = Inbox()
         self.answers: dict[int, Answer] = {}
         """What peers are told, by number; nothing for others."""
+        self.asked: list[coordinator_pb2.OutcomeRequest] = []
+        """What peers have asked."""
         self._acknowledging = False
         self._lane = _Outgoing()
         self._opened = threading.Semaphore(0)
@@ -120,7 +150,7 @@ class ScriptedParticipant:
         self._server = grpc.server(self._pool, options=SERVER_OPTIONS)
         participant_pb2_grpc.add_LanesServicer_to_server(_Lanes(self), self._server)  # type: ignore[no-untyped-call]
         participant_pb2_grpc.add_BranchesServicer_to_server(_Peer(self), self._server)  # type: ignore[no-untyped-call]
-        assert self._server.add_insecure_port(self.address)
+        self.address = _listen(self._server, self.address)
         self._server.start()
         return self
 
@@ -131,7 +161,8 @@ class ScriptedParticipant:
 
     def wait_lane(self) -> None:
         """Until the coordinator has opened one more lane."""
-        assert self._opened.acquire(timeout=TAKE_WITHIN_S), "no lane"
+        if not self._opened.acquire(timeout=TAKE_WITHIN_S):
+            raise NothingCame(f"no lane within {TAKE_WITHIN_S:g} s")
 
     def send(self, *messages: ToCoordinator) -> None:
         for batch in wire.encode_to_coordinator(messages, durable=1):
@@ -193,8 +224,21 @@ class _Peer(participant_pb2_grpc.BranchesServicer):
         self._participant = participant
 
     def Outcome(self, request: Any, context: Any) -> Any:
+        self._participant.asked.append(request)
         answer = self._participant.answers.get(request.attempt.number, Answer.NONE)
         return coordinator_pb2.OutcomeReply(answer=int(answer))  # type: ignore[arg-type]
+
+
+_DIALLING = [
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 200),
+]
+
+
+class LaneEnded(Exception):
+    """A lane ended without an error."""
 
 
 class ScriptedCoordinator:
@@ -202,13 +246,18 @@ class ScriptedCoordinator:
 
     def __init__(self, name: str, at: str, *, log: str = LOG, address: str = "127.0.0.1:1") -> None:
         self.name = name
+        self.at = at
         self.log = log
         self.address = address
+        self.durable = 1
+        """The highest durable number that it announces."""
         self.inbox = Inbox()
         self.hello = participant_pb2.ParticipantHello()
-        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_reconnect_backoff_ms", 200)]
-        self._channel = grpc.insecure_channel(at, options)
+        self.announced: list[int] = []
+        """The durable number of every batch that came, over all lanes."""
+        self.channel = grpc.insecure_channel(at, _DIALLING)
         self._lane = _Outgoing()
+        self._call: Any = None
 
     def __enter__(self) -> ScriptedCoordinator:
         self.open()
@@ -216,28 +265,51 @@ class ScriptedCoordinator:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-        self._channel.close()
+        self.channel.close()
 
-    def open(self) -> None:
-        """A new lane; `hello` is what the participant said."""
+    def open(self, within_s: float = OPEN_WITHIN_S, **hello: Any) -> None:
+        """A new lane; `self.hello` is what the participant said. `hello` are fields of ours that are not as usual.
+        Raises NothingCame, also when the lane was refused."""
+        fields: dict[str, Any] = {
+            "version": PROTOCOL_VERSION,
+            "log": self.log,
+            "epoch": 1,
+            "participant": self.name,
+        } | hello
+        ours = participant_pb2.CoordinatorHello(address=self.address, **fields)
         self._lane = _Outgoing()
-        hello = participant_pb2.CoordinatorHello(
-            version=PROTOCOL_VERSION, log=self.log, epoch=1, participant=self.name, address=self.address
-        )
-        self._lane.put(participant_pb2.ToParticipant(hello=hello, durable=1))
-        stub = participant_pb2_grpc.LanesStub(self._channel)  # type: ignore[no-untyped-call]
+        self._lane.put(participant_pb2.ToParticipant(hello=ours, durable=self.durable))
+        stub = participant_pb2_grpc.LanesStub(self.channel)  # type: ignore[no-untyped-call]
+        self.inbox.end(None)
         self._call = stub.Open(iter(self._lane), wait_for_ready=True)
-        self.hello = next(self._call).hello
-        self._reader = threading.Thread(target=_pump, args=(self._call, wire.decode_to_coordinator, self.inbox))
+        self._reader = threading.Thread(target=self._read, args=(self._call, self._lane))
         self._reader.start()
+        try:
+            self.hello = self.inbox.take(participant_pb2.ParticipantHello, within_s)
+        except NothingCame:
+            self.close()
+            raise
+
+    def _read(self, call: Any, lane: _Outgoing) -> None:
+        broken = _pump(call, self._decode, self.inbox)
+        lane.close()
+        self.inbox.end(broken or LaneEnded("the other side closed it"))
+
+    def _decode(self, batch: participant_pb2.ToCoordinator) -> tuple[Any, ...]:
+        self.announced.append(batch.durable)
+        messages = wire.decode_to_coordinator(batch)
+        return (batch.hello, *messages) if batch.HasField("hello") else messages
 
     def close(self) -> None:
-        self._lane.close()
-        self._call.cancel()
-        self._reader.join()
+        """Ends the lane, if there is one."""
+        if self._call is not None:
+            self._lane.close()
+            self._call.cancel()
+            self._reader.join()
+            self._call = None
 
     def send(self, *messages: ToParticipant) -> None:
-        for batch in wire.encode_to_participant(messages, durable=1):
+        for batch in wire.encode_to_participant(messages, durable=self.durable):
             self._lane.put(batch)
 
     def prepare(self, number: int, *operations: types_pb2.Operation, peers: tuple[Peer, ...] = ()) -> Prepare:
@@ -275,7 +347,7 @@ class ScriptedInquiries(coordinator_pb2_grpc.InquiriesServicer):
         self._pool = futures.ThreadPoolExecutor(4)
         self._server = grpc.server(self._pool, options=SERVER_OPTIONS)
         coordinator_pb2_grpc.add_InquiriesServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
-        assert self._server.add_insecure_port(self.address)
+        self.address = _listen(self._server, self.address)
         self._server.start()
         return self
 

@@ -1,0 +1,71 @@
+"""The conformance kit finds what is broken: our own participant passes, and each broken one fails at the right rules.
+
+Broken participants run the checks that must fail, and beside them all others of the same rules; TROTH_CONFORMANCE=all
+runs all checks on each, which takes half an hour.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from faults.conformance import runner, work
+from faults.conformance.check import CHECKS, Check, Finding, Result
+from faults.conformance.target import Target
+from tests.broken import BROKEN
+from tests.broken_participants import NAME, Forked
+from tests.cluster import eventually
+
+ALL = os.environ.get("TROTH_CONFORMANCE") == "all"
+ALWAYS = ("durability",)
+"""Rules whose checks run on every broken participant."""
+
+
+@contextmanager
+def checked(folder: Path, broken: str | None = None, schema: str = work.SCHEMA) -> Iterator[tuple[Forked, Target]]:
+    control = Forked(folder, schema, broken)
+    control.start()
+    try:
+        with runner.connected(control.address, NAME, control, host="127.0.0.1", within_s=3, quiet_s=0.02) as target:
+            yield control, target
+    finally:
+        control.close()
+
+
+def findings(target: Target, checks: list[Check], given: work.Work | None = None) -> dict[str, Finding]:
+    found: dict[str, Finding] = {}
+    target.within_s = 3 if len(checks) < len(CHECKS) else 10
+    runner.run(target, given or runner.table_work(target, None), lambda f: found.update({f.check.name: f}), checks)
+    return found
+
+
+def names(found: dict[str, Finding], result: Result) -> set[str]:
+    return {name for name, finding in found.items() if finding.result is result}
+
+
+def test_our_participant_keeps_every_rule(tmp_path: Path) -> None:
+    """And nothing is left of what the checks wrote, but what people resolved."""
+    with checked(tmp_path) as (control, target):
+        found = findings(target, CHECKS)
+        bad = [finding for finding in found.values() if finding.result is not Result.HOLDS]
+        assert not bad
+        assert len(found) == len(CHECKS) + 1
+        assert target.left_behind() == []
+        tables = [work.TABLE, work.UNIQUE, work.BOUNDED, work.PARENT, work.CHILD, "troth_prepared", "troth_finished"]
+        eventually(lambda: [name for name in tables if control.rows(name)] == [])
+
+
+@pytest.mark.parametrize("name", [name for name in BROKEN if BROKEN[name].violates])
+def test_a_broken_participant_fails_at_the_right_rules(tmp_path: Path, name: str) -> None:
+    violates = BROKEN[name].violates
+    rules = {check.rule for check in CHECKS if check.name in violates} - {"locks"} | set(ALWAYS)
+    checks = [check for check in CHECKS if ALL or check.rule in rules or check.name in violates]
+    with checked(tmp_path, name) as (_, target):
+        found = findings(target, checks)
+    violated = names(found, Result.VIOLATED) - {runner.NOTHING_LEFT.name}
+    assert violates <= violated <= violates | BROKEN[name].may
+    assert all(finding.expected and finding.seen for finding in found.values() if finding.result is Result.VIOLATED)
