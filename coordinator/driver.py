@@ -75,9 +75,10 @@ DRAIN_S = 5.0
 
 FAILPOINTS = failpoints.points(
     "coordinator",
-    sends=(participant_pb2.CoordinatorHello, *get_args(ToParticipant)),
-    receives=get_args(ToCoordinator),
+    greets=(participant_pb2.CoordinatorHello,),
     greeted=(participant_pb2.ParticipantHello,),
+    sends=get_args(ToParticipant),
+    receives=get_args(ToCoordinator),
     writes=(EPOCH, *get_args(Record)),
     serves=(Submitted, AbortAsked, ResolveAsked, Asked),
 )
@@ -308,14 +309,14 @@ class Driver(Engine[Event, Effect, Record, float]):
             identity=lane.identity,
             seen=self.file.seen.get(lane.identity, 0),
         )
-        for hello in await failpoints.through("before-send", [ours]):
-            await _write(stream, participant_pb2.ToParticipant(hello=hello, durable=self.writer.durable))
-        await failpoints.through("after-send", [ours])
+        await failpoints.call("before-send", type(ours))
+        await _write(stream, participant_pb2.ToParticipant(hello=ours, durable=self.writer.durable))
+        await failpoints.call("after-send", type(ours))
         first = await stream.read()
         if not isinstance(first, participant_pb2.ToCoordinator):
             raise LaneRefused(f"{lane.address} closed the lane before its hello")
         self._check(lane, first)
-        await failpoints.through("before-receive", [first.hello])
+        await failpoints.call("before-receive", type(first.hello))
         self.writer.note_seen(first.hello.identity, first.durable)
         return first.hello
 

@@ -62,9 +62,10 @@ ASK_TIMEOUT_S = 1.0
 
 FAILPOINTS = failpoints.points(
     "participant",
-    sends=(participant_pb2.ParticipantHello, *get_args(ToCoordinator)),
-    receives=get_args(ToParticipant),
+    greets=(participant_pb2.ParticipantHello,),
     greeted=(participant_pb2.CoordinatorHello,),
+    sends=get_args(ToCoordinator),
+    receives=get_args(ToParticipant),
     writes=get_args(Job),
     asks=(AskCoordinator, AskPeer),
     answers=(CoordinatorAnswered, PeerAnswered),
@@ -273,9 +274,9 @@ class Driver(Engine[Event, Effect, Job, Tried | Denied]):
             if self.failure.done():
                 raise LaneClosed("the participant is stopping")
             answer = self._answer_hello(lane)
-            for _ in await failpoints.through("before-send", [answer.hello]):
-                await context.write(answer)
-            await failpoints.through("after-send", [answer.hello])
+            await failpoints.call("before-send", type(answer.hello))
+            await context.write(answer)
+            await failpoints.call("after-send", type(answer.hello))
             await until_first(
                 lane.closed(),
                 self._read_lane(lane, context),
@@ -305,7 +306,7 @@ class Driver(Engine[Event, Effect, Job, Tried | Denied]):
         if not isinstance(first, participant_pb2.ToParticipant) or not first.hello.log:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message of a lane is a hello")
         hello = first.hello
-        await failpoints.through("before-receive", [hello])
+        await failpoints.call("before-receive", type(hello))
         who = f"the coordinator of log {hello.log} at {hello.address}"
         if hello.version != PROTOCOL_VERSION:
             why = f"{who} speaks protocol version {hello.version}, participant {self.file.name!r} {PROTOCOL_VERSION}"

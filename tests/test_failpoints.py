@@ -17,7 +17,18 @@ import pytest
 from participant.driver import FAILPOINTS
 from participant.events import Apply, Try
 from tests.cluster import COORDINATOR, Cluster, Ended, eventually
-from tests.moves import SCHEMA, SOON, NewCluster, balances, broken, move, open_accounts, submit, submitting
+from tests.moves import (
+    SCHEMA,
+    SOON,
+    NewCluster,
+    balances,
+    broken,
+    move,
+    open_accounts,
+    submit,
+    submitting,
+    wait_balances,
+)
 from troth import failpoints
 from troth.failpoints import Action, Failpoints, Rule
 from troth.messages import Commit, Prepare
@@ -237,7 +248,7 @@ def test_a_process_kills_itself_at_its_point_and_says_so(new_cluster: NewCluster
         assert "failpoints are set" in cluster.log("p2")
         cluster.start("p1")
         cluster.wait_settled()
-        assert balances(cluster) == (70, 130)
+        wait_balances(cluster, 70, 130)
 
 
 def test_a_process_stops_itself_until_somebody_lets_it_go_on(new_cluster: NewCluster) -> None:
@@ -289,7 +300,7 @@ def test_a_prepare_that_is_lost_is_not_sent_again_on_its_lane(new_cluster: NewCl
         assert counts["p1"].received["prepare"] == 3
         assert counts["p2"].received["prepare"] == 2, "one was lost"
         assert counts[COORDINATOR].sent["prepare"] == 5
-        assert balances(cluster) == (70, 130)
+        wait_balances(cluster, 70, 130)
 
 
 def test_a_submission_that_is_lost_was_never_made(new_cluster: NewCluster) -> None:
@@ -299,4 +310,4 @@ def test_a_submission_that_is_lost_was_never_made(new_cluster: NewCluster) -> No
         broken(waiting)
         assert submit(cluster, move(id="order-1")).attempts == 1
         assert submit(cluster, move(id="order-1")).attempts == 0, "answered from the log"
-        assert balances(cluster) == (70, 130)
+        wait_balances(cluster, 70, 130)

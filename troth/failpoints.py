@@ -63,8 +63,8 @@ class Action(enum.Enum):
 
 
 _ANY = (Action.KILL, Action.STOP, Action.DELAY)
-_HELLO = {"before": (*_ANY, Action.NOTE)}
 _CALL = {"before": (*_ANY, Action.DROP, Action.NOTE)}
+_HELLO = {**_CALL, "after": (*_ANY, Action.NOTE)}
 _MESSAGE = {"before": (*_ANY, Action.DROP, Action.DUPLICATE, Action.NOTE), "after": (*_ANY, Action.NOTE)}
 _FLUSH = {
     "before": (*_ANY, Action.ERROR, Action.FULL, Action.NOTE),
@@ -101,21 +101,23 @@ def what(of: type | str) -> str:
 def points(
     role: str,
     *,
+    greets: Iterable[type] = (),
+    greeted: Iterable[type] = (),
     sends: Iterable[type] = (),
     receives: Iterable[type] = (),
-    greeted: Iterable[type] = (),
     writes: Iterable[type | str] = (),
     asks: Iterable[type] = (),
     answers: Iterable[type] = (),
     serves: Iterable[type] = (),
 ) -> tuple[Point, ...]:
-    """All points of a role, from the messages and records that its driver handles. `greeted` are hellos, which a lane
-    cannot do without; the last three are of single calls: what it asks others, the answers to that, and what it is
-    asked."""
+    """All points of a role, from the messages and records that its driver handles. The first two are the hellos
+    that it sends and gets: a lane whose hello is lost stays silent. The last three are of single calls: what it asks
+    others, the answers to that, and what it is asked."""
     table: Sequence[tuple[Iterable[type | str], str, Mapping[str, tuple[Action, ...]]]] = (
+        (greets, "send", _HELLO),
+        (greeted, "receive", _CALL),
         (sends, "send", _MESSAGE),
         (receives, "receive", _MESSAGE),
-        (greeted, "receive", _HELLO),
         (writes, "flush", _FLUSH),
         (asks, "send", _CALL),
         (answers, "receive", _CALL),
@@ -259,7 +261,7 @@ async def through(when: str, messages: Sequence[M]) -> Sequence[M]:
 
 
 async def call(when: str, of: type) -> None:
-    """A single call at one point; does not return when the call is lost."""
+    """A single call, or a hello, at one point; does not return when it is lost."""
     active = _active
     if active is not None and not await _copies(active, of, when):
         await asyncio.get_running_loop().create_future()

@@ -1,0 +1,259 @@
+"""One running cluster in which cell after cell is run: arm, submit, wait for the strike, heal, and judge.
+
+Only what died is started again. A cell that leaves anything wrong behind ends the cluster with it: the next cell gets a
+new one, so that no failure is counted twice.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import grpc
+
+from faults.cluster import COORDINATOR, Cluster
+from faults.matrix.cases import PARTICIPANTS, SCHEMA, Case
+from faults.matrix.cells import Cell
+from faults.matrix.judge import Judge
+from troth.failpoints import Action
+from troth.operations import Transaction
+from troth.process import EXIT_LOG_FAILED
+from troth.v1.coordinator_pb2 import AbortRequest
+from troth.words import Outcome
+
+SETTINGS = {
+    "TROTH_COORDINATOR_VOTE_TIMEOUT": "400ms",
+    "TROTH_COORDINATOR_RETRY_FIRST": "10ms",
+    "TROTH_COORDINATOR_RETRY_MAX": "300ms",
+    "TROTH_COORDINATOR_MARK_INTERVAL": "20ms",
+    "TROTH_COORDINATOR_EXPIRE_INTERVAL": "200ms",
+    "TROTH_PARTICIPANT_INQUIRY_AFTER": "100ms",
+    "TROTH_PARTICIPANT_INQUIRY_MAX": "100ms",
+    "TROTH_PARTICIPANT_ASK_PEERS_AFTER": "200ms",
+    "TROTH_PARTICIPANT_FORGET_INTERVAL": "50ms",
+    "TROTH_COORDINATOR_LOG_FORMAT": "json",
+    "TROTH_PARTICIPANT_LOG_FORMAT": "json",
+}
+"""Nothing that is asked, sent again, dropped or forgotten is long in coming."""
+
+STOPPED_S = 0.6
+"""How long a stopped process stays so: past the vote's deadline."""
+STRIKE_WITHIN_S = 8.0
+"""Until a rule that has not struck is taken as one that this transaction does not reach."""
+SECOND_WITHIN_S = 2.0
+"""The same for the second of two processes: what the first one's fault cuts off may be what would have led there."""
+ANSWER_WITHIN_S = 15.0
+TRIES = 3
+"""Transactions in which a cell may be reached: which of two messages comes first is not always the same."""
+
+_POLL_S = 0.005
+
+
+class Result(NamedTuple):
+    """How a cell ended."""
+
+    cell: Cell
+    problems: tuple[str, ...]
+    """What did not hold, a sentence each; none: it is good."""
+    told: str
+    """What the client heard first."""
+    tries: int
+    seconds: float
+
+    @property
+    def good(self) -> bool:
+        return not self.problems
+
+
+class Logs:
+    """What the processes of a cluster log, read as it comes."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._read = dict.fromkeys(cluster.processes, 0)
+
+    def new(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Lines since the last look, with the process that wrote them; what is not JSON as `text`."""
+        for name, process in self._cluster.processes.items():
+            if process.log.exists() and process.log.stat().st_size > self._read[name]:
+                with process.log.open("rb") as file:
+                    file.seek(self._read[name])
+                    *lines, _ = file.read().split(b"\n")
+                self._read[name] += sum(len(line) + 1 for line in lines)
+                yield from ((name, _parsed(line)) for line in lines)
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {"text": line.decode(errors="replace")}
+    return found if isinstance(found, dict) else {"text": str(found)}
+
+
+class Arena:
+    """A cluster with everything that a cell needs. Entered, it runs; left, it is gone."""
+
+    def __init__(self, folder: Path) -> None:
+        self._failpoints = folder / "failpoints"
+        env = {**SETTINGS, "TROTH_FAILPOINTS": f"@{self._failpoints}"}
+        self.cluster = Cluster(folder, len(PARTICIPANTS), schema=SCHEMA, history=True, env=env)
+        self._logs = Logs(self.cluster)
+        self._judge = Judge(self.cluster)
+        self._count = 0
+        self._struck: set[tuple[str, str]] = set()
+        self._odd: list[str] = []
+        self._starting: set[str] = set()
+
+    def __enter__(self) -> Arena:
+        self.cluster.__enter__()
+        opened = Transaction("opened")
+        for name in PARTICIPANTS:
+            opened.at(name).insert("accounts", "all", {"balance": 0})
+        self.cluster.commands.Submit(opened.to_request(wait_applied=True), timeout=ANSWER_WITHIN_S, wait_for_ready=True)
+        self._judge.begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cluster.close()
+
+    def run(self, cell: Cell) -> Result:
+        """Runs one cell; afterwards every process runs, and no failpoint is set."""
+        began = time.monotonic()
+        problems: list[str] = []
+        told = ""
+        for tries in range(1, TRIES + 1):  # noqa: B007
+            self._count += 1
+            struck, told, problems = self._once(cell, f"{cell.key}#{self._count}")
+            if struck or problems:
+                break
+        else:
+            problems = ["the point was not reached"]
+        return Result(cell, tuple(problems), told, tries, time.monotonic() - began)
+
+    def _once(self, cell: Cell, id: str) -> tuple[bool, str, list[str]]:
+        """One transaction: whether its points were struck, what the client heard, and what did not hold."""
+        self._struck, self._odd = set(), []
+        self._arm(cell.rules)
+        client = self._ask(cell.case, id)
+        struck = self._until_struck({(name, f"{cell.point.what}:{cell.point.when}") for name in cell.names}, cell.case)
+        if struck:
+            self.cluster.kill(*cell.killed)
+        problems = self._heal(cell) if struck else self._heal(None)
+        first = self._heard(client, patient=Action.DROP is not cell.action or cell.point.what != "submitted")
+        final = self._final(cell.case, id)
+        if first not in (Outcome.UNKNOWN, final):
+            problems.append(f"the client was told {first.name}, and by the same id later {final.name}")
+        if final is not cell.case.outcome:
+            problems.append(f"it ended {final.name} and not {cell.case.outcome.name}")
+        problems += self._judge.judge(id, final, cell.case)
+        self._look()
+        return struck, first.name, problems + self._odd
+
+    # Setting it up.
+
+    def _arm(self, rules: list[str]) -> None:
+        new = self._failpoints.with_suffix(".new")
+        new.write_text("\n".join(rules))
+        new.replace(self._failpoints)
+
+    def _ask(self, case: Case, id: str) -> Any:
+        commands, transaction = self.cluster.commands, case.transaction
+        if transaction is None:
+            return commands.Abort.future(AbortRequest(id=id), timeout=ANSWER_WITHIN_S, wait_for_ready=True)
+        return commands.Submit.future(transaction(id).to_request(), timeout=ANSWER_WITHIN_S, wait_for_ready=True)
+
+    # The strike.
+
+    def _until_struck(self, wanted: set[tuple[str, str]], case: Case) -> bool:
+        """Until all these points were struck. Who dies of the first fault of a case is started again meanwhile, unless
+        it is to stay dead."""
+        coordinator = self.cluster[COORDINATOR]
+        deadline = time.monotonic() + STRIKE_WITHIN_S
+        while not wanted <= self._struck and time.monotonic() < deadline:
+            self._look()
+            if wanted & self._struck:
+                deadline = min(deadline, time.monotonic() + SECOND_WITHIN_S)
+            elif not (case.down or coordinator.running):
+                self._launch(COORDINATOR)
+            time.sleep(_POLL_S)
+        return wanted <= self._struck
+
+    def _launch(self, name: str) -> None:
+        """Starts one that has died; `_heal` waits until it serves."""
+        self.cluster[name].wait()
+        self.cluster[name].launch((), self.cluster.env)
+        self._starting.add(name)
+
+    def _look(self) -> None:
+        """Takes what was logged: who was struck, and what should not be in a log."""
+        for name, line in self._logs.new():
+            event = line.get("event", "")
+            if event == "failpoint":
+                who, _, point = line["point"].partition(":")
+                self._struck.add((who, point))
+            elif event == "alarm":
+                self._odd.append(f"{name} raised an alarm: {line['message']}")
+            elif event.startswith("stopped by an error") or "Traceback" in line.get("text", ""):
+                self._odd.append(f"{name} stopped by an error that is not foreseen: {line}")
+
+    # Healing.
+
+    def _heal(self, cell: Cell | None) -> list[str]:
+        """No failpoint is set any more; who was stopped goes on, who has died or is about to is started again."""
+        problems: list[str] = []
+        self._arm([])
+        if cell is not None and cell.action is Action.STOP:
+            time.sleep(STOPPED_S)
+        for name in self.cluster.processes:
+            if self.cluster[name].running:
+                self.cluster.resume(name)
+        if cell is not None:
+            problems = self._ended(cell)
+        for name, process in self.cluster.processes.items():
+            if not process.running:
+                self._launch(name)
+        for name in self._starting:
+            self.cluster[name].wait_serving()
+        self._starting.clear()
+        return problems
+
+    def _ended(self, cell: Cell) -> list[str]:
+        """Waits for the end of who was told to end, and compares its exit code."""
+        code = {Action.KILL: -signal.SIGKILL, Action.ERROR: EXIT_LOG_FAILED, Action.FULL: EXIT_LOG_FAILED}
+        wanted = code.get(cell.action)
+        if wanted is None:
+            return []
+        found = {name: self.cluster[name].wait() for name in cell.names}
+        return [f"{name} ended with {code} and not {wanted}" for name, code in found.items() if code != wanted]
+
+    # The client.
+
+    def _heard(self, client: Any, patient: bool) -> Outcome:
+        """What the first call said; UNKNOWN when it broke, or was lost by the fault itself."""
+        if not patient and not client.done():
+            client.cancel()
+        return _outcome(client.result)
+
+    def _final(self, case: Case, id: str) -> Outcome:
+        """What the same id says again, once that is known."""
+        deadline = time.monotonic() + ANSWER_WITHIN_S
+        while True:
+            found = _outcome(self._ask(case, id).result)
+            if found is not Outcome.UNKNOWN or time.monotonic() > deadline:
+                return found
+            time.sleep(_POLL_S)
+
+
+def _outcome(result: Callable[[], Any]) -> Outcome:
+    try:
+        return Outcome(result().outcome)
+    except (grpc.RpcError, grpc.FutureCancelledError):
+        return Outcome.UNKNOWN

@@ -1,0 +1,209 @@
+"""The crash-point matrix: that it leaves nothing out, that it can fail, and a part of it.
+
+`scripts/matrix` runs all of it, and so does CI.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from faults.cluster import COORDINATOR
+from faults.matrix import __main__ as script
+from faults.matrix import arena, report
+from faults.matrix.arena import Arena, Result
+from faults.matrix.cases import CASES, FIRST, LAST, NOT_REACHED, Case
+from faults.matrix.catalogue import POINTS, described
+from faults.matrix.cells import FAULTS, Cell, cells, left_out, step_of
+from faults.matrix.run import Runner
+from troth.cli import main
+from troth.failpoints import Action, Point, Rule
+
+ALL = list(cells())
+BY_KEY = {cell.key: cell for cell in ALL}
+TRACED_WITHIN_S = 8.0
+
+EACH = 2
+"""Cells of each case that `scripts/test` runs, drawn anew each time by the seed that pytest prints."""
+
+
+def point(text: str) -> Point:
+    (found,) = [each for each in POINTS if str(each) == text]
+    return found
+
+
+# What there is.
+
+
+def test_every_point_has_a_cell_or_a_reason_why_not() -> None:
+    without = left_out()
+    assert [name for name, why in without.items() if why not in NOT_REACHED.values()] == []
+    assert {re.sub(r":[a-z-]+$", "", name) for name in without} == set(NOT_REACHED)
+
+
+def test_every_action_but_a_note_is_tried_at_every_moment_or_stands_for_its_neighbour() -> None:
+    tried = {action for actions in FAULTS.values() for action in actions}
+    assert tried == set(Action) - {Action.NOTE}
+    assert set(FAULTS) == {each.when for each in POINTS}
+    for each in POINTS:
+        assert {Action.KILL, Action.DROP, Action.ERROR, Action.FULL} & set(each.actions) <= set(FAULTS[each.when])
+
+
+def test_each_cell_is_there_once_and_its_rules_can_be_meant() -> None:
+    assert len(BY_KEY) == len(ALL)
+    for cell in ALL:
+        assert [Rule(text) for text in cell.rules]
+
+
+def test_cases_name_points_that_there_are() -> None:
+    steps = {(each.role, step_of(each)) for each in POINTS}
+    for case in CASES.values():
+        assert {("coordinator", step) for step in case.coordinator} <= steps, case.name
+        assert {("participant", step) for step in (*case.first, *case.last)} <= steps, case.name
+
+
+def test_the_command_lists_every_point_with_what_it_can_do() -> None:
+    listed = [json.loads(line) for line in CliRunner().invoke(main, ["failpoints", "--json"]).stdout.splitlines()]
+    assert [each["point"] for each in listed] == list(map(str, POINTS))
+    assert all(each["actions"] and re.search(r": \w", each["what"]) for each in listed)
+    text = CliRunner().invoke(main, ["failpoints"]).stdout
+    assert all(str(each) in text for each in POINTS)
+    assert described(point("coordinator:epoch:before-flush")).startswith("written, its commit not begun: The epoch")
+
+
+# That it can fail.
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
+    """One cluster for the tests that leave nothing wrong behind."""
+    with Arena(tmp_path_factory.mktemp("matrix") / "cluster") as entered:
+        yield entered
+
+
+def tamper(arena: Arena, name: str, statement: str) -> None:
+    connection = sqlite3.connect(arena.cluster[name].data, timeout=10)
+    with connection:
+        connection.execute(statement)
+    connection.close()
+
+
+def test_what_does_not_hold_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("faults.matrix.judge.QUIET_WITHIN_S", 0.3)
+    cell = BY_KEY["alone/participant:one-phase:before-receive=delay/first"]
+    with Arena(tmp_path / "cluster") as stage:
+        assert stage.run(cell).good
+        tamper(stage, "p2", "UPDATE accounts SET balance = balance + 5")
+        assert stage.run(cell).problems == ("the balance at p2 is 5 and not 0",)
+        tamper(stage, "p2", "UPDATE accounts SET balance = balance - 5")
+        tamper(stage, "p3", "INSERT INTO troth_prepared VALUES (1, 99, x'', '[]', 0)")
+        tamper(stage, "p3", "INSERT INTO troth_history (log, number, operations, at) VALUES (1, 99, x'', 0)")
+        lost, twice = stage.run(cell).problems
+        assert "the vote log of p3 still holds [(99,)] as prepared" in lost
+        assert "p3 has applied 2 branches in all and not 1" in twice
+        wrong = CASES["fence"]._replace(transaction=cell.case.transaction, first=cell.case.first)
+        assert stage.run(cell._replace(case=wrong)).problems[0] == "it ended COMMITTED and not ABORTED"
+
+
+def test_a_point_that_is_not_reached_is_no_success(stage: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("faults.matrix.arena.STRIKE_WITHIN_S", 0.3)
+    cell = Cell(point("participant:abort:before-receive"), Action.DROP, "first", CASES["alone"])
+    result = stage.run(cell)
+    assert (result.problems, result.tries) == (("the point was not reached",), arena.TRIES)
+
+
+# The cases reach what they say, and nothing that has no cell.
+
+
+def reaches(role: str, steps: Iterable[str], names: Sequence[str]) -> set[tuple[str, str]]:
+    """Process and point, for the points of these steps."""
+    found = [each for each in POINTS if each.role == role and step_of(each) in steps]
+    return {(name, f"{each.what}:{each.when}") for each in found for name in names}
+
+
+def test_each_case_reaches_what_it_says_and_nothing_that_has_no_cell(stage: Arena) -> None:
+    celled = {str(cell.point) for cell in ALL}
+    for case in CASES.values():
+        said = reaches("coordinator", case.coordinator, ["coordinator"])
+        said |= reaches("participant", case.first, [FIRST]) | reaches("participant", case.last, [LAST])
+        for tries in range(arena.TRIES):
+            reached = trace(stage, case, f"{case.name}#{tries}", said)
+            if said <= reached:
+                break
+        assert said <= reached, f"{case.name}: {said - reached}"
+        roles = {(who if who == "coordinator" else "participant", text) for who, text in reached}
+        assert {f"{role}:{text}" for role, text in roles} <= celled
+
+
+def trace(stage: Arena, case: Case, id: str, said: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """The points that a transaction of that case reaches, all of which are told to make a note."""
+    stage._struck = set()
+    stage._arm([*case.provoked, *(f"{each}=note" for each in POINTS)])
+    client = stage._ask(case, id)
+    deadline = time.monotonic() + TRACED_WITHIN_S
+    while not said <= stage._struck and time.monotonic() < deadline:
+        stage._look()
+        if not (case.down or stage.cluster[COORDINATOR].running):
+            stage._launch(COORDINATOR)
+        time.sleep(0.01)
+    stage._heal(None)
+    client.cancel()
+    outcome = stage._final(case, id)
+    assert (outcome, stage._judge.judge(id, outcome, case), stage._odd) == (case.outcome, [], [])
+    return stage._struck
+
+
+# A part of it.
+
+
+def test_a_part_of_the_matrix_holds(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    seed = request.config.getoption("randomly_seed", default=None)
+    drawn = random.Random(seed)
+    chosen = [cell for case in CASES.values() for cell in drawn.sample([c for c in ALL if c.case is case], EACH)]
+    runner = Runner(tmp_path, 2)
+    results = list(runner.run(chosen))
+    assert {result.cell.key: result.problems for result in results if not result.good} == {}
+    assert len(results) == len(chosen)
+    assert runner.contradictions == []
+    assert list(tmp_path.iterdir()) == [], "good clusters are swept"
+
+
+# The report.
+
+
+def results() -> list[Result]:
+    good = [Result(cell, (), "COMMITTED", 1, 0.1) for cell in ALL if cell.case.name == "alone"]
+    return [*good[:-1], good[-1]._replace(problems=("the sky\nfell",))]
+
+
+def test_the_report_shows_each_cell_and_what_failed() -> None:
+    summed = report.summary("scripts/matrix alone/", results(), len(results()) + 3, 12.3)
+    text = report.markdown(summed, results(), ["rule 2: torn"])
+    assert f"scripts/matrix alone/: {len(results())} cells in 12 s, 1 failed, 3 for which there was no time." in text
+    assert f"- `{results()[-1].cell.key}`\n  - the sky fell\n" in text
+    assert "| coordinator:claimed:before-flush | 1 2 | . | 1 | . | . | 1 2 | 1 2 |" in text
+    assert "!" in text.split("## alone")[1]
+    assert "- rule 2: torn\n" in text
+    assert "coordinator:known:before-flush: only when" in text
+
+
+def test_the_script_runs_what_is_chosen_and_writes_its_table(tmp_path: Path) -> None:
+    path = tmp_path / "table.md"
+    key = "fence/coordinator:abort-asked:before-receive=delay/first"
+    ran = CliRunner().invoke(script.main, [key, "--json", "--report", str(path)])
+    assert ran.exit_code == 0, ran.output
+    (line,) = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert (line["cell"], line["good"], line["told"]) == (key, True, "ABORTED")
+    assert "1 cells" in path.read_text()
+    assert CliRunner().invoke(script.main, ["nonsense"]).exit_code == 2
+    listed = subprocess.run(["scripts/matrix", "--list", "=full"], capture_output=True, text=True, check=True)
+    assert listed.stdout.splitlines() == [cell.key for cell in ALL if cell.action is Action.FULL]
