@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from coordinator.events import Owed
+from coordinator.log import DecisionLog
+from participant.opening import open_file
 from tests.cluster import COORDINATOR, Cluster, eventually
 from tests.moves import wait_ended
 from tests.submitting import committed, submit, submitting, wait_in_doubt
-from troth.operations import Transaction
-from troth.words import Outcome
+from troth.log import LogFile
+from troth.operations import Transaction, add, insert
+from troth.v1.types_pb2 import Operations
+from troth.words import Outcome, number_of
 
 SCHEMA = """
 CREATE TABLE accounts (
@@ -96,3 +105,49 @@ def value(path: Path, sql: str, *parameters: Any) -> Any:
     """The first column of the first row."""
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(sql, parameters).fetchone()[0]
+
+
+ACCOUNTS = 1_000
+
+
+def many(folder: Path, count: int) -> Path:
+    """The files of a coordinator and two participants after so many transfers, written without running them: each moves
+    1 from an account at p1 to one at p2 and inserts a row at p1. All have ended and lie below the marks."""
+    schema = folder / "schema.sql"
+    schema.write_text("CREATE TABLE accounts (n INTEGER PRIMARY KEY NOT NULL, balance INTEGER NOT NULL);")
+    log = DecisionLog.open(folder / "coordinator.db", COORDINATOR)
+    ends = [open_file(folder / f"{name}.db", name, schema=schema, adopt=False, history=True) for name in NAMES[:2]]
+    owed = json.dumps([Owed(end.file.name, end.file.identity, True) for end in ends])
+    rows = ((number_of(1, n), f"job-{n}", owed, time.time(), time.time()) for n in range(1, count + 1))
+    columns = "number, id, branches, at, ended_at, state, read, incarnation"
+    _fill(log.file, f"INSERT INTO troth_transactions ({columns}) VALUES (?, ?, ?, ?, ?, 1, 0, 0)", rows)
+    for end, step in zip(ends, (-1, 1), strict=True):
+        balances = Counter(dict.fromkeys(range(ACCOUNTS), 0))
+        entry = "INSERT INTO troth_history (log, number, operations, at) VALUES (1, ?, ?, ?)"
+        _fill(end.file, entry, _moves(count, step, balances))
+        _fill(end.file, "INSERT INTO accounts VALUES (?, ?)", balances.items())
+        _fill(end.file, "INSERT INTO troth_logs VALUES (1, ?, '')", [(log.file.identity,)])
+        _fill(end.file, "INSERT INTO troth_marks VALUES (1, ?, '[]')", [(number_of(1, count + 1),)])
+        end.file.close()
+    log.close()
+    return folder
+
+
+def _moves(count: int, step: int, balances: Counter[int]) -> Iterator[tuple[int, bytes, float]]:
+    """The history of one participant; what it leaves comes to `balances`."""
+    opening = [insert("accounts", n, {"balance": 0}) for n in range(ACCOUNTS)]
+    yield number_of(1, 1), Operations(operations=opening).SerializeToString(), time.time()
+    for n in range(2, count + 1):
+        account = n * 7 % ACCOUNTS
+        balances[account] += step
+        operations = [add("accounts", account, "balance", step)]
+        if step < 0:
+            balances[ACCOUNTS + n] = 0
+            operations.append(insert("accounts", ACCOUNTS + n, {"balance": 0}))
+        yield number_of(1, n), Operations(operations=operations).SerializeToString(), time.time()
+
+
+def _fill(file: LogFile, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    file.begin()
+    file.connection.executemany(sql, rows)
+    file.commit(1)

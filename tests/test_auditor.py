@@ -83,7 +83,9 @@ def test_any_subset_of_the_files_will_do(killed: Path) -> None:
     said = {finding.sentence for finding in participants.in_doubt}
     assert any("COMMITTED by p2.db" in sentence for sentence in said), said
     assert any("the log of its coordinator" in sentence for sentence in said), said
+    assert list(participants.absent.values()) == [9]
     alone = audit([killed / "coordinator.db"])
+    assert sum(alone.absent.values()) == 13, alone.absent
     assert {finding.kind for finding in alone.in_doubt} == {"owed", "one-phase"}
     assert audit([killed / "p3.db"]).exit_code == 0
 
@@ -110,6 +112,7 @@ def of(name: str, id: str, statement: str) -> Damage:
 
 DECISION, OUTCOME = "troth_transactions", "troth_finished"
 LATER = number_of(9, 1)
+PREPARE = f"INSERT INTO troth_prepared VALUES (1, {number_of(1, 30)}, x'ff', '[]', 0.0)"
 
 ENDED: dict[str, tuple[Damage, str]] = {
     "an outcome is flipped": (of("p3", "opening", f"UPDATE {OUTCOME} SET outcome = 2"), "torn"),
@@ -125,6 +128,7 @@ ENDED: dict[str, tuple[Damage, str]] = {
     "a decision names nobody": (of("coordinator", "order-3", f"UPDATE {DECISION} SET branches = '[]'"), "not-named"),
     "a decision is garbled": (of("coordinator", "order-3", f"UPDATE {DECISION} SET branches = '?'"), "damaged-record"),
     "an outcome is none": (of("p3", "closing", f"UPDATE {OUTCOME} SET outcome = 7"), "damaged-record"),
+    "a vote says not what to do": (sql("p1", PREPARE), "damaged-record"),
     "a number is none": (sql("p1", "UPDATE troth_history SET number = 'x'"), "damaged"),
     "a table is gone": (sql("p1", f"DROP TABLE {OUTCOME}"), "damaged"),
     "the role is gone": (sql("p1", "DELETE FROM troth_meta WHERE key = 'role'"), "damaged"),
@@ -267,6 +271,18 @@ def test_an_older_copy_put_back_is_named(stopped: Path, killed: Path, name: str)
     found = audit([killed])
     assert found.contradictions[0].kind == "older-than-seen"
     assert f"{name}.db is older than what" in found.contradictions[0].sentence
+
+
+# Many.
+
+
+def test_one_wrong_row_and_one_removed_entry_among_thousands_are_found(tmp_path: Path) -> None:
+    folder = audited.many(tmp_path, 5_000)
+    assert (audit([folder]).exit_code, audit([folder]).outcomes) == (0, {"COMMITTED": 5_000})
+    change(folder / "p1.db", "UPDATE accounts SET balance = balance - 1 WHERE n = 70")
+    change(folder / "p2.db", "DELETE FROM troth_history WHERE position = 3000")
+    found = audit([folder])
+    assert found.counts["contradictions"] == {"row-changed": 2, "history-gap": 1, "lost": 1}
 
 
 # The command.

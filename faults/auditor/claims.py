@@ -8,10 +8,13 @@ from __future__ import annotations
 import functools
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from google.protobuf.message import DecodeError
+
 from faults.auditor.files import Damaged, File
+from troth.v1.types_pb2 import Operations
 from troth.words import AttemptId
 
 CLAIMED, COMMITTED, ABORTED = 0, 1, 2
@@ -22,11 +25,18 @@ BEFORE_RESTORE = " before restore"
 
 
 class Branch(NamedTuple):
-    """A branch as a decision names it."""
+    """An updating branch as a decision names it."""
 
     participant: str
     identity: str
-    updating: bool
+
+
+class Branches(NamedTuple):
+    """The branches that a decision requires to be applied; a read-only one leaves no trace."""
+
+    updating: tuple[Branch, ...]
+    identities: frozenset[str]
+    """Of their files; those that a forced restore of the log made unreachable under their true names."""
 
 
 class Decision(NamedTuple):
@@ -35,7 +45,7 @@ class Decision(NamedTuple):
     log: Coordinator
     state: int
     id: str | None
-    branches: tuple[Branch, ...] | None
+    branches: Branches | None
     ended: bool
     at: float
 
@@ -44,7 +54,8 @@ class Prepared(NamedTuple):
     """A participant has voted YES and does not know the outcome."""
 
     log: Participant
-    at: float
+    readable: bool
+    """Whether what it is to apply can be read."""
 
 
 class Finished(NamedTuple):
@@ -67,7 +78,7 @@ class Applied(NamedTuple):
 
     log: Participant
     position: int
-    at: float | None
+    at: float
 
 
 Claim = Decision | Prepared | Finished | ByHand | Applied
@@ -86,9 +97,9 @@ class Coordinator:
         self.known: dict[str, str] = dict(self._execute("SELECT participant, identity FROM troth_known"))
         """The identity last seen under each participant's name."""
         self.by_hand = self._by_hand()
-        """Branches that a person settled: (attempt, participant), the cleared ones too."""
+        """What people did to branches, by number and participant; cleared records are among it."""
         self.cleared = {key for key, whats in self.by_hand.items() if any("cleared" in what for what in whats)}
-        _check_integers(file, "troth_transactions", "number", "state")
+        _check_types(file, "troth_transactions", number="integer", state="integer", at="real")
 
     def _meta(self, key: str) -> Any:
         value = self.file.meta.get(key)
@@ -96,14 +107,17 @@ class Coordinator:
             raise Damaged(f"its {key} is {value!r}")
         return value
 
-    def _by_hand(self) -> Mapping[tuple[str, str], list[str]]:
-        found: dict[tuple[str, str], list[str]] = {}
+    def _by_hand(self) -> Mapping[tuple[int, str], list[str]]:
+        found: dict[tuple[int, str], list[str]] = {}
         for subject, what in self._execute("SELECT subject, what FROM troth_audit WHERE subject <> 'file'"):
             participant, _, rest = what.partition(": ")
-            found.setdefault((subject, participant), []).append(rest)
-        for number, participant, done in self._execute("SELECT number, participant, done FROM troth_heuristics"):
-            key = str(AttemptId(self.file.identity, number)), participant
-            found.setdefault(key, []).append(f"resolved by hand as {done}")
+            try:
+                number = AttemptId.parse(subject).number
+            except ValueError as error:
+                raise Damaged(f"troth_audit has a subject that is no attempt: {subject!r}") from error
+            found.setdefault((number, participant), []).append(rest)
+        for number, participant in self._execute("SELECT number, participant FROM troth_heuristics"):
+            found.setdefault((number, participant), []).append("resolved by hand")
         return found
 
     def issued(self, number: int) -> bool:
@@ -131,10 +145,9 @@ class Coordinator:
             yield identity, number, key, Decision(self, state, id, _branches(branches), bool(ended), at)
 
     def ids(self) -> Iterator[tuple[str, int, int]]:
-        """Every client's id with the state and number of its row, by id."""
-        return iter(
-            self._execute("SELECT id, number, state FROM troth_transactions WHERE id IS NOT NULL ORDER BY id, number")
-        )
+        """Every client's id with the number and state of its row, by id."""
+        query = "SELECT id, number, state FROM troth_transactions WHERE id IS NOT NULL ORDER BY id, number"
+        return iter(self._execute(query))
 
 
 class Participant:
@@ -144,15 +157,16 @@ class Participant:
         self.file, self.index = file, index
         self._execute = file.connection.execute
         self.logs: dict[int, str] = dict(self._execute("SELECT log, identity FROM troth_logs ORDER BY identity"))
-        for table in ("troth_prepared", "troth_finished", "troth_heuristic", "troth_history", "troth_marks"):
+        for table in ("troth_prepared", "troth_finished", "troth_heuristic", "troth_history"):
+            _check_types(file, table, number="integer")
             self._check_logs(table)
+        self._check_logs("troth_marks")
+        _check_types(file, "troth_history", at="real")
         self.marks = {self.logs[log]: mark for log, mark in self._marks()}
         self.history_length: int = self._execute("SELECT count(*) FROM troth_history").fetchone()[0]
         self.history_from = self._history_from()
 
     def _check_logs(self, table: str) -> None:
-        if table != "troth_marks":
-            _check_integers(self.file, table, "number")
         query = f"SELECT log FROM {table} WHERE log NOT IN (SELECT log FROM troth_logs) LIMIT 1"
         row = self._execute(query).fetchone()
         if row is not None:
@@ -187,8 +201,8 @@ class Participant:
                 yield identity, row
 
     def _prepared(self) -> Iterator[Entry]:
-        for identity, (number, at) in self._by_log("at", "troth_prepared"):
-            yield identity, number, (self.index, 1), Prepared(self, at)
+        for identity, (number, operations) in self._by_log("operations", "troth_prepared"):
+            yield identity, number, (self.index, 1), Prepared(self, _readable(operations))
 
     def _finished(self) -> Iterator[Entry]:
         for identity, (number, outcome) in self._by_log("outcome", "troth_finished"):
@@ -200,27 +214,33 @@ class Participant:
 
     def _applied(self) -> Iterator[Entry]:
         """Sorted by SQLite, in its temporary files when there is much of it."""
-        rows = self._execute(
-            "SELECT identity, number, position, at FROM troth_history JOIN troth_logs USING (log) "
-            "ORDER BY identity, number, position"
-        )
-        for identity, number, position, at in rows:
+        for identity, (number, position, at) in self._by_log("position, at", "troth_history"):
             yield identity, number, (self.index, 4), Applied(self, position, at)
 
 
-@functools.lru_cache(maxsize=4096)
-def _branches(text: str) -> tuple[Branch, ...] | None:
+def _readable(operations: bytes) -> bool:
     try:
-        return tuple(Branch(str(name), str(file), bool(updating)) for name, file, updating in json.loads(text))
+        return bool(Operations.FromString(operations).operations)
+    except (DecodeError, TypeError):
+        return False
+
+
+@functools.lru_cache(maxsize=4096)
+def _branches(text: str) -> Branches | None:
+    try:
+        named = [(str(name), str(identity), updating) for name, identity, updating in json.loads(text)]
     except (ValueError, TypeError):
         return None
+    branches = tuple(Branch(name, identity) for name, identity, updating in named if updating)
+    return Branches(branches, frozenset(branch.identity.removesuffix(BEFORE_RESTORE) for branch in branches))
 
 
-def _check_integers(file: File, table: str, *columns: str) -> None:
-    wrong = " OR ".join(f"typeof({column}) <> 'integer'" for column in columns)
-    row: Sequence[Any] | None = file.connection.execute(f"SELECT 1 FROM {table} WHERE {wrong} LIMIT 1").fetchone()
-    if row is not None:
-        raise Damaged(f"{table} has a record whose {' or '.join(columns)} is no integer")
+def _check_types(file: File, table: str, **columns: str) -> None:
+    """SQLite keeps anything in any column; what is compared and sorted here must be what it should be."""
+    for column, wanted in columns.items():
+        row = file.connection.execute(f"SELECT {column} FROM {table} WHERE typeof({column}) <> ? LIMIT 1", (wanted,))
+        for (found,) in row:
+            raise Damaged(f"{table} has a record whose {column} is {found!r}")
 
 
 def count(connection: sqlite3.Connection, table: str) -> int:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from faults.auditor.audit import audit
-from faults.auditor.judge import Verdict
-from troth.cli.common import json_option, say, say_json
+from faults.auditor.auditing import Verdict, audit
+from troth.cli.common import EXIT_BAD_INPUT, complain, json_option, say, say_json
 
 
 @click.command("verify")
@@ -37,7 +38,11 @@ def command(*, paths: tuple[Path, ...], transactions: bool, ids: tuple[str, ...]
     Exit codes: 0 clean; 1 a contradiction was found; 2 bad usage, or something could not be read; 5 something is in
     doubt, and nothing contradicts.
     """
-    found = audit(paths, each=_teller(frozenset(ids), as_json) if transactions or ids else None)
+    try:
+        found = audit(paths, each=_teller(frozenset(ids), as_json) if transactions or ids else None)
+    except (OSError, sqlite3.Error) as error:
+        complain(f"the audit did not come to its end: {error} (temporary files are in {tempfile.gettempdir()})")
+        raise SystemExit(EXIT_BAD_INPUT) from error
     if as_json:
         say_json({"kind": "audit", **found.as_json()})
     else:

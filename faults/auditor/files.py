@@ -12,8 +12,7 @@ import fcntl
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,14 +79,14 @@ class File:
         self.seen: dict[str, int] = dict(connection.execute("SELECT identity, number FROM troth_seen"))
         self.restored = sorted(_restores(connection), key=lambda each: each.until)
         """Its earlier identities, oldest first."""
-
-    @property
-    def identities(self) -> list[str]:
+        self.identities = (*(each.identity for each in self.restored), self.identity)
         """All that it ever had, its present one last."""
-        return [*(each.identity for each in self.restored), self.identity]
+
+        self.label = path.name
+        """How sentences name it."""
 
     def __str__(self) -> str:
-        return self.path.name
+        return self.label
 
 
 def _restores(connection: sqlite3.Connection) -> Iterator[Restored]:
@@ -117,8 +116,11 @@ def open_file(path: Path, scratch: Path) -> File:
     """Opens one file and looks whether SQLite finds it whole, which reads all of it. `scratch` is a folder for copies.
 
     Raises Unreadable, Damaged, or Empty."""
-    _refuse_if_held(path)
-    uri = _uri(path, scratch)
+    try:
+        _refuse_if_held(path)
+        uri = _uri(path, scratch)
+    except OSError as error:
+        raise Unreadable(f"{path} cannot be read, or not be copied to {scratch}: {error}") from error
     connection = sqlite3.connect(uri, uri=True, isolation_level=None)
     try:
         connection.text_factory = _text
@@ -149,8 +151,6 @@ def _refuse_if_held(path: Path) -> None:
             descriptor = os.open(locked, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
-        except OSError as error:
-            raise Unreadable(f"{path} cannot be read: {error.strerror}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -201,9 +201,3 @@ def _check_tables(connection: sqlite3.Connection, role: str) -> None:
     missing = [name for name in (*_OF_ALL, *_TABLES[role]) if name not in tables]
     if missing:
         raise Damaged(f"the table {missing[0]} of a {role} is not in it")
-
-
-def close_all(files: Sequence[File]) -> None:
-    for file in files:
-        with closing(file.connection):
-            pass

@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-LISTED_MAX = 1_000
-"""Findings of one sort that are kept and shown; more are counted."""
+KEPT_MAX = 1_000
+"""Findings that are kept of contradictions, and of doubts; more are only counted."""
+
+SHOWN_MAX = 20
+"""Findings that the text for people lists."""
 
 EXIT_CLEAN, EXIT_CONTRADICTION, EXIT_UNREADABLE, EXIT_IN_DOUBT = 0, 1, 2, 5
 
@@ -49,28 +52,30 @@ class Audit:
     def __init__(self) -> None:
         self.files: list[FileReport] = []
         self.contradictions: list[Finding] = []
-        """At most LISTED_MAX; `counts` has all."""
+        """At most KEPT_MAX."""
         self.in_doubt: list[Finding] = []
-        """Branches and transactions whose outcome these files do not settle, at most LISTED_MAX."""
+        """Branches and transactions whose outcome these files do not settle, at most KEPT_MAX."""
+        self.counts: dict[str, Counter[str]] = {"contradictions": Counter(), "in_doubt": Counter()}
+        """All findings by kind."""
         self.unreadable: list[str] = []
         """Paths that could not be read, one sentence each."""
         self.notes: list[str] = []
         """What was not looked at, and what a person should know."""
+        self.absent: Counter[str] = Counter()
+        """Logs that would have had a say and are not among the files, with the attempts that they would be asked of."""
         self.outcomes: Counter[str] = Counter()
         """Attempts by outcome."""
-        self.counts: Counter[str] = Counter()
-        """Findings by kind."""
 
     def contradict(self, finding: Finding) -> None:
-        self._keep(self.contradictions, finding)
+        self._keep(self.contradictions, "contradictions", finding)
 
     def doubt(self, finding: Finding) -> None:
-        self._keep(self.in_doubt, finding)
+        self._keep(self.in_doubt, "in_doubt", finding)
 
-    def _keep(self, listed: list[Finding], finding: Finding) -> None:
-        self.counts[finding.kind] += 1
-        if len(listed) < LISTED_MAX:
-            listed.append(finding)
+    def _keep(self, kept: list[Finding], sort: str, finding: Finding) -> None:
+        self.counts[sort][finding.kind] += 1
+        if len(kept) < KEPT_MAX:
+            kept.append(finding)
 
     @property
     def exit_code(self) -> int:
@@ -86,11 +91,12 @@ class Audit:
         return {
             "files": [file._asdict() for file in self.files],
             "outcomes": dict(self.outcomes),
-            "counts": dict(self.counts),
+            "counts": {sort: dict(counted) for sort, counted in self.counts.items()},
             "contradictions": [finding.as_json() for finding in self.contradictions],
             "in_doubt": [finding.as_json() for finding in self.in_doubt],
             "unreadable": self.unreadable,
             "notes": self.notes,
+            "absent": dict(self.absent),
             "exit_code": self.exit_code,
         }
 
@@ -105,31 +111,26 @@ class Audit:
             yield f"not read: {sentence}"
         for note in self.notes:
             yield f"note: {note}"
-        yield from _listed("CONTRADICTION", self.contradictions)
-        yield from _listed("in doubt", self.in_doubt)
+        for absent, attempts in self.absent.items():
+            yield f"not here: {absent}, which would have a say in {attempts} attempts"
+        yield from self._listed("CONTRADICTION", self.contradictions, "contradictions")
+        yield from self._listed("in doubt", self.in_doubt, "in_doubt")
         total = sum(self.outcomes.values())
         parts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.outcomes.items()))
         yield f"{total} attempts{': ' if parts else ''}{parts}"
         yield self._verdict()
 
+    def _listed(self, label: str, findings: list[Finding], sort: str) -> Iterator[str]:
+        for finding in findings[:SHOWN_MAX]:
+            yield f"{label}: {finding.line()}"
+        more = self.counts[sort].total() - SHOWN_MAX
+        if more > 0:
+            kinds = ", ".join(f"{number} {kind}" for kind, number in self.counts[sort].most_common())
+            yield f"{label}: and {more} more, of all: {kinds}"
+
     def _verdict(self) -> str:
-        match self.exit_code:
-            case 0:
-                return "nothing contradicts, nothing is in doubt"
-            case 5:
-                return f"nothing contradicts; {_more(self.in_doubt, 'in doubt')}"
-            case 2:
-                return f"nothing contradicts in what could be read; {len(self.unreadable)} could not"
-            case _:
-                return f"{_more(self.contradictions, 'contradictions')}, {_more(self.in_doubt, 'in doubt')}"
-
-
-def _listed(label: str, findings: list[Finding]) -> Iterator[str]:
-    for finding in findings:
-        yield f"{label}: {finding.line()}"
-    if len(findings) == LISTED_MAX:
-        yield f"{label}: (the first {LISTED_MAX} are listed)"
-
-
-def _more(findings: list[Finding], what: str) -> str:
-    return f"{len(findings)}{' or more' if len(findings) == LISTED_MAX else ''} {what}"
+        contradictions, in_doubt = (self.counts[sort].total() for sort in ("contradictions", "in_doubt"))
+        unreadable = f"; {len(self.unreadable)} of the files could not be read" if self.unreadable else ""
+        wrong = f"{contradictions} CONTRADICTIONS" if contradictions else "nothing contradicts"
+        open_ = f"{in_doubt} in doubt" if in_doubt else "nothing is in doubt"
+        return f"{wrong}, {open_}{unreadable}"

@@ -9,7 +9,6 @@ SQLite's own arithmetic and type affinity are used on both sides; nothing of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -38,28 +37,23 @@ def check_rows(audit: Audit, log: Participant, scratch: Path) -> str:
 
 
 def _replay(audit: Audit, log: Participant, replay: Replay) -> None:
-    for position, attempt, operations in _entries(log):
+    rows = log.file.connection.execute(
+        "SELECT position, log, number, operations FROM troth_history WHERE position >= ? ORDER BY position",
+        (log.history_from,),
+    )
+    for position, of, number, operations in rows:
         for operation in Operations.FromString(operations).operations:
             try:
                 replay.apply(operation)
             except Impossible as error:
+                attempt = AttemptId(log.logs[of], number)
                 text = f"{attempt} was applied at {log.file} as entry {position} of its history, where {error}"
                 audit.contradict(Finding("history-impossible", "rows", text, str(attempt), files=(str(log.file),)))
 
 
-def _entries(log: Participant) -> Iterator[tuple[int, AttemptId, bytes]]:
-    rows = log.file.connection.execute(
-        "SELECT position, identity, number, operations FROM troth_history JOIN troth_logs USING (log) "
-        "WHERE position >= ? ORDER BY position",
-        (log.history_from,),
-    )
-    for position, identity, number, operations in rows:
-        yield position, AttemptId(identity, number), operations
-
-
 def _compare(audit: Audit, log: Participant, replay: Replay) -> str:
     wrong, counted = 0, Counted(0, 0, 0)
-    for table in replay.tables():
+    for table in replay.tables:
         for row in replay.wrong(table):
             audit.contradict(Finding(row.kind, "rows", f"{log.file}: {row.sentence}", files=(str(log.file),)))
             wrong += 1

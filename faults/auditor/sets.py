@@ -74,11 +74,12 @@ def _swapped(audit: Audit, files: Sequence[File]) -> None:
 def _foreign(audit: Audit, coordinators: Sequence[Coordinator], participants: Sequence[Participant]) -> None:
     """A participant's file in the place of the one that the coordinator knows, and that never worked for it."""
     here = {identity for log in participants for identity in log.file.identities}
+    logs = {identity for log in coordinators for identity in log.file.identities}
     for coordinator in coordinators:
         for participant in participants:
             known = coordinator.known.get(participant.file.name)
-            strangers = not set(participant.logs.values()) & set(coordinator.file.identities)
-            if known is not None and known not in here and participant.logs and strangers:
+            stranger = participant.logs and logs.isdisjoint(participant.logs.values())
+            if known is not None and known not in here and stranger:
                 text = (
                     f"{participant.file} is not the file that {coordinator.file} knows as {participant.file.name} "
                     f"({known}): it is {participant.file.identity}, and has worked for another coordinator only"
@@ -111,21 +112,21 @@ def _history_gaps(audit: Audit, participants: Sequence[Participant]) -> None:
 
 
 def _ids(audit: Audit, coordinators: Sequence[Coordinator]) -> None:
-    """An id has one outcome. Different logs may each have its ABORTED; one may have committed it, by one attempt. Of a
-    log and a restored copy of it the same row counts once."""
-    streams = [_ids_of(log) for log in coordinators]
+    """An id has one outcome in a log, and commits at most once in all. A row of a log and of a restored copy is one."""
+    streams = [_ids_of(n, log) for n, log in enumerate(coordinators)]
     for id, rows in groupby(heapq.merge(*streams), key=itemgetter(0)):
-        found = sorted({(number, state, name) for _, number, state, name in rows})
-        if len(found) < 2 or len({(number, state) for number, state, _ in found}) < 2:
+        found = list(rows)
+        if len(found) < 2:
             continue
-        committed = [number for number, state, _ in found if state == COMMITTED]
-        same_log = len({name for *_, name in found}) == 1
-        if len(committed) > 1 or same_log:
-            where = ", ".join(f"attempt {number} in {name}" for number, _, name in found)
+        families = [log.file.identities[0] for log in coordinators]
+        committed = {(families[n], number) for _, number, state, n in found if state == COMMITTED}
+        if len(committed) > 1 or len({n for *_, n in found}) < len(found):
+            files = [coordinators[n].file for *_, n in found]
+            where = ", ".join(f"attempt {row[1]} in {file}" for row, file in zip(found, files, strict=True))
             text = f"the id {id!r} has more than one outcome: {where}"
-            audit.contradict(Finding("id-twice", "rule 11", text, id=id, files=tuple({name for *_, name in found})))
+            audit.contradict(Finding("id-twice", "rule 11", text, id=id, files=tuple(map(str, files))))
 
 
-def _ids_of(log: Coordinator) -> Iterator[tuple[str, int, int, str]]:
+def _ids_of(n: int, log: Coordinator) -> Iterator[tuple[str, int, int, int]]:
     for id, number, state in log.ids():
-        yield id, number, state, str(log.file)
+        yield id, number, state, n

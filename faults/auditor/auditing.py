@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import heapq
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from faults.auditor import files as at_rest
 from faults.auditor import sets
+from faults.auditor.case import Case, Logs
 from faults.auditor.claims import Coordinator, Entry, Participant, count
+from faults.auditor.contradictions import contradictions
+from faults.auditor.doubts import doubts
 from faults.auditor.files import Damaged, Empty, File, Unreadable
 from faults.auditor.findings import Audit, FileReport, Finding
-from faults.auditor.judge import Court, Verdict
 from faults.auditor.rows import check_rows
+from troth.words import AttemptId
 
 _ATTEMPT = itemgetter(0, 1)
+
+
+class Verdict(NamedTuple):
+    """One attempt."""
+
+    attempt: AttemptId
+    id: str
+    """The transaction's, when a log knows it."""
+    outcome: str
+    """COMMITTED, ABORTED, PENDING (one-phase, not answered), UNKNOWN, or CONTRADICTORY."""
+    says: tuple[tuple[str, str], ...]
+    """Each file that says something, and what."""
 
 
 def audit(paths: Sequence[Path], *, each: Callable[[Verdict], None] | None = None) -> Audit:
@@ -33,11 +50,10 @@ def audit(paths: Sequence[Path], *, each: Callable[[Verdict], None] | None = Non
         coordinators = [log for log in logs if isinstance(log, Coordinator)]
         participants = [log for log in logs if isinstance(log, Participant)]
         sets.compare(result, coordinators, participants)
-        court = Court(result, coordinators, participants)
-        court.wants_says = each is not None
-        for verdict in _judged(court, coordinators, participants):
+        for case in _cases(Logs(coordinators, participants)):
+            outcome = _judge(result, case)
             if each is not None:
-                each(verdict)
+                each(Verdict(case.attempt, case.id, outcome, case.says()))
         for log in logs:
             result.files.append(_report(result, log, scratch))
     return result
@@ -58,6 +74,9 @@ def _open(result: Audit, paths: Sequence[Path], scratch: Path, stack: ExitStack)
         else:
             stack.callback(file.connection.close)
             opened.append(file)
+    names = Counter(file.path.name for file in opened)
+    for file in opened:
+        file.label = file.path.name if names[file.path.name] == 1 else str(file.path)
     logs: list[Coordinator | Participant] = []
     for file in sets.distinct(result, opened):
         try:
@@ -82,13 +101,28 @@ def _damaged(result: Audit, path: Path, error: Damaged) -> None:
     result.contradict(Finding("damaged", "durability", text, files=(path.name,)))
 
 
-def _judged(
-    court: Court, coordinators: Sequence[Coordinator], participants: Sequence[Participant]
-) -> Iterator[Verdict]:
-    streams: list[Iterator[Entry]] = [stream for log in coordinators for stream in log.streams()]
-    streams += [stream for log in participants for stream in log.streams()]
+def _cases(logs: Logs) -> Iterator[Case]:
+    """Every attempt that any file knows of, with all claims about it, in order."""
+    streams: list[Iterator[Entry]] = [stream for log in logs.coordinators for stream in log.streams()]
+    streams += [stream for log in logs.participants for stream in log.streams()]
     for (log, number), entries in groupby(heapq.merge(*streams), key=_ATTEMPT):
-        yield court.judge(log, number, [claim for *_, claim in entries])
+        yield Case(logs, AttemptId(log, number), [claim for *_, claim in entries])
+
+
+def _judge(result: Audit, case: Case) -> str:
+    found = contradictions(case)
+    for finding in found:
+        result.contradict(finding)
+    for finding in () if found else doubts(case):
+        result.doubt(finding)
+    if case.authority is None and case.decision is None:
+        result.absent[f"the log {case.attempt.log} of a coordinator"] += 1
+    for branch in case.updating:
+        if branch.identity not in case.logs.by_identity:
+            result.absent[f"the file {branch.identity} of {branch.participant}"] += 1
+    outcome = "CONTRADICTORY" if found else case.outcome()
+    result.outcomes[outcome] += 1
+    return outcome
 
 
 def _report(result: Audit, log: Coordinator | Participant, scratch: Path) -> FileReport:
