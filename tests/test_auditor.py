@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import sqlite3
 import subprocess
@@ -110,6 +111,7 @@ def of(name: str, id: str, statement: str) -> Damage:
     return damage
 
 
+GARBLED = "damaged-record"
 DECISION, OUTCOME = "troth_transactions", "troth_finished"
 LATER = number_of(9, 1)
 PREPARE = f"INSERT INTO troth_prepared VALUES (1, {number_of(1, 30)}, x'ff', '[]', 0.0)"
@@ -126,9 +128,12 @@ ENDED: dict[str, tuple[Damage, str]] = {
     "a row is removed": (sql("p2", "DELETE FROM accounts WHERE name = 'dora'"), "row-missing"),
     "a row is added": (sql("p1", "INSERT INTO accounts VALUES ('zoe', 1, 1)"), "row-unexplained"),
     "a decision names nobody": (of("coordinator", "order-3", f"UPDATE {DECISION} SET branches = '[]'"), "not-named"),
-    "a decision is garbled": (of("coordinator", "order-3", f"UPDATE {DECISION} SET branches = '?'"), "damaged-record"),
-    "an outcome is none": (of("p3", "closing", f"UPDATE {OUTCOME} SET outcome = 7"), "damaged-record"),
-    "a vote says not what to do": (sql("p1", PREPARE), "damaged-record"),
+    "a decision is garbled": (of("coordinator", "order-3", f"UPDATE {DECISION} SET branches = '?'"), GARBLED),
+    "an outcome is none": (of("p3", "closing", f"UPDATE {OUTCOME} SET outcome = 7"), GARBLED),
+    "a vote says not what to do": (sql("p1", PREPARE), GARBLED),
+    "an abort has not ended": (sql("coordinator", f"UPDATE {DECISION} SET ended_at = NULL WHERE state = 2"), GARBLED),
+    "a reason is none": (sql("coordinator", f"UPDATE {DECISION} SET reason = x'ff' WHERE state = 2"), GARBLED),
+    "a name is changed": (sql("p3", "UPDATE troth_meta SET value = 'p4' WHERE key = 'name'"), "renamed"),
     "a number is none": (sql("p1", "UPDATE troth_history SET number = 'x'"), "damaged"),
     "a table is gone": (sql("p1", f"DROP TABLE {OUTCOME}"), "damaged"),
     "the role is gone": (sql("p1", "DELETE FROM troth_meta WHERE key = 'role'"), "damaged"),
@@ -150,7 +155,7 @@ IN_DOUBT: dict[str, tuple[Damage, str]] = {
     "a vote is removed": (of("p1", "order-5", "DELETE FROM troth_prepared"), "lost"),
     "a decision is removed": (of("coordinator", "order-5", f"DELETE FROM {DECISION}"), "no-decision"),
     "a decision ends early": (of("coordinator", "order-5", f"UPDATE {DECISION} SET ended_at = 1"), "ended-early"),
-    "a decision is flipped": (of("coordinator", "order-5", f"UPDATE {DECISION} SET state = 2"), "torn"),
+    "a decision is flipped": (of("coordinator", "order-5", f"UPDATE {DECISION} SET state = 2, ended_at = 1"), "torn"),
     "a commit becomes one-phase": (of("coordinator", "order-5", f"UPDATE {DECISION} SET state = 0"), "two-states"),
     "a mark passes what is open": (sql("p3", MARK), "mark-early"),
 }
@@ -192,6 +197,63 @@ def test_a_torn_heuristic_is_named_until_a_person_has_dealt_with_it(killed: Path
     change(killed / "p1.db", f"INSERT INTO troth_heuristic SELECT {columns} WHERE number = {number}")
     change(killed / "p1.db", f"DELETE FROM troth_prepared WHERE number = {number}")
     assert "resolved its branch at p1.db as ABORTED: torn by hand" in the_only(audit([killed]), "torn-by-hand")
+
+
+# One record at a time: all that decides anything between the files, and what is left when it is gone.
+
+DECISIVE = {
+    "coordinator": {"troth_transactions": ("number", "state", "branches")},
+    "p1": {
+        "troth_prepared": ("number", "log"),
+        "troth_finished": ("number", "outcome"),
+        "accounts": ("balance", "open"),
+    },
+    "p2": {
+        "troth_finished": ("number", "outcome"),
+        "troth_history": ("number", "operations"),
+        "accounts": ("balance",),
+    },
+    "p3": {"troth_finished": ("number", "outcome", "log")},
+}
+CHANGES = {"branches": "'[]'", "operations": "x''"}
+"""What a field becomes; any other is one more than it was."""
+
+LEGAL = [
+    ("coordinator", "troth_transactions", "id IN ('order-2', 'order-3', 'order-7')"),
+    ("p1", "troth_prepared", "number NOT IN (SELECT number FROM troth_prepared ORDER BY number DESC LIMIT 1)"),
+    ("p2", "troth_finished", "outcome = 2"),
+]
+"""Records that may be absent, or another's: an ABORTED, one-phase commits, a vote on what nobody has decided."""
+SAMPLE = 40
+
+
+def mutations(folder: Path) -> list[tuple[str, str]]:
+    """The file, and one statement that removes a record or changes a field of it."""
+    made = []
+    for name, tables in DECISIVE.items():
+        for table, fields in tables.items():
+            legal = " OR ".join(f"({rule})" for where, of, rule in LEGAL if (where, of) == (name, table)) or "0"
+            key = {"accounts": "name", "troth_history": "position"}.get(table, "number")
+            with closing(sqlite3.connect(folder / f"{name}.db")) as connection:
+                rows = connection.execute(f"SELECT {key} FROM {table} WHERE NOT ({legal})").fetchall()
+            for (found,) in rows:
+                where = f"WHERE {key} = {found!r}"
+                made.append((name, f"DELETE FROM {table} {where}"))
+                for field in fields:
+                    value = CHANGES.get(field, f"{field} + 1")
+                    made.append((name, f"UPDATE OR REPLACE {table} SET {field} = {value} {where}"))
+    return made
+
+
+def test_any_one_record_that_is_removed_or_changed_is_found(run: tuple[Path, Path], tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    everything = [(folder, *each) for folder in run for each in mutations(audited.copy(folder, tmp_path / folder.name))]
+    for n, (folder, name, statement) in enumerate(chance.sample(everything, SAMPLE)):
+        damaged = audited.copy(folder, tmp_path / str(n))
+        change(damaged / f"{name}.db", statement)
+        found = audit([damaged])
+        assert found.exit_code == 1, f"seed {seed}: {folder.name}/{name}.db: {statement}"
 
 
 # Whole files.

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError
 
 from faults.auditor.files import Damaged, File
-from troth.v1.types_pb2 import Operations
+from troth.v1.types_pb2 import Operations, Reason
 from troth.words import AttemptId
 
 CLAIMED, COMMITTED, ABORTED = 0, 1, 2
@@ -40,14 +40,13 @@ class Branches(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """A coordinator's row. `branches` is None when it cannot be read."""
+    """A coordinator's row. `branches` is None when they, or the reason of an abort, cannot be read."""
 
     log: Coordinator
     state: int
     id: str | None
     branches: Branches | None
     ended: bool
-    at: float
 
 
 class Prepared(NamedTuple):
@@ -55,7 +54,7 @@ class Prepared(NamedTuple):
 
     log: Participant
     readable: bool
-    """Whether what it is to apply can be read."""
+    """Whether what it is to apply, and whom it may ask, can be read."""
 
 
 class Finished(NamedTuple):
@@ -137,12 +136,13 @@ class Coordinator:
     def _decisions(self, n: int, identity: str, since: float, until: float) -> Iterator[Entry]:
         key = (self.index, n)
         rows = self._execute(
-            "SELECT number, state, id, branches, ended_at IS NOT NULL, at FROM troth_transactions "
+            "SELECT number, state, id, branches, ended_at IS NOT NULL, reason FROM troth_transactions "
             "WHERE at >= ? AND at < ? ORDER BY number",
             (since, until),
         )
-        for number, state, id, branches, ended, at in rows:
-            yield identity, number, key, Decision(self, state, id, _branches(branches), bool(ended), at)
+        for number, state, id, branches, ended, reason in rows:
+            named = _branches(branches) if reason is None or _is_reason(reason) else None
+            yield identity, number, key, Decision(self, state, id, named, bool(ended))
 
     def ids(self) -> Iterator[tuple[str, int, int]]:
         """Every client's id with the number and state of its row, by id."""
@@ -201,8 +201,8 @@ class Participant:
                 yield identity, row
 
     def _prepared(self) -> Iterator[Entry]:
-        for identity, (number, operations) in self._by_log("operations", "troth_prepared"):
-            yield identity, number, (self.index, 1), Prepared(self, _readable(operations))
+        for identity, (number, operations, peers) in self._by_log("operations, peers", "troth_prepared"):
+            yield identity, number, (self.index, 1), Prepared(self, _readable(operations, peers))
 
     def _finished(self) -> Iterator[Entry]:
         for identity, (number, outcome) in self._by_log("outcome", "troth_finished"):
@@ -218,10 +218,17 @@ class Participant:
             yield identity, number, (self.index, 4), Applied(self, position, at)
 
 
-def _readable(operations: bytes) -> bool:
+def _is_reason(reason: bytes) -> bool:
     try:
-        return bool(Operations.FromString(operations).operations)
+        return bool(Reason.FromString(reason).code)
     except (DecodeError, TypeError):
+        return False
+
+
+def _readable(operations: bytes, peers: str) -> bool:
+    try:
+        return bool(Operations.FromString(operations).operations) and all(len(peer) == 3 for peer in json.loads(peers))
+    except (DecodeError, TypeError, ValueError):
         return False
 
 

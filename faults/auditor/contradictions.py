@@ -64,9 +64,13 @@ def _damaged_records(case: Case) -> Iterator[Finding]:
             file = decision.log.file
             text = f"{file}: the record of {case.name} cannot be read (its state is {decision.state})"
             yield _finding(case, "damaged-record", "durability", text, file)
+        elif (decision.state == CLAIMED and decision.ended) or (decision.state == ABORTED and not decision.ended):
+            ended = "ended" if decision.ended else "not ended"
+            text = f"{decision.log.file} holds {case.name} as {NAMES[decision.state]} and {ended}, which is no state"
+            yield _finding(case, "damaged-record", "durability", text, decision.log.file)
     for trace in case.traces.values():
         if not trace.readable:
-            text = f"what {case.name} is to do at {trace.file}, where it is prepared, cannot be read"
+            text = f"{trace.file}: the prepared record of {case.name} cannot be read"
             yield _finding(case, "damaged-record", "durability", text, trace.file)
         hand = trace.by_hand
         for value in (trace.finished, *((hand.done, hand.known) if hand is not None else ())):

@@ -39,6 +39,7 @@ def compare(audit: Audit, coordinators: Sequence[Coordinator], participants: Seq
     _older_than_seen(audit, files)
     _swapped(audit, files)
     _foreign(audit, coordinators, participants)
+    _renamed(audit, coordinators, participants)
     _marks(audit, coordinators, participants)
     _history_gaps(audit, participants)
     _ids(audit, coordinators)
@@ -85,6 +86,17 @@ def _foreign(audit: Audit, coordinators: Sequence[Coordinator], participants: Se
                     f"({known}): it is {participant.file.identity}, and has worked for another coordinator only"
                 )
                 _contradict(audit, "foreign", "rule 7", text, participant.file, coordinator.file)
+
+
+def _renamed(audit: Audit, coordinators: Sequence[Coordinator], participants: Sequence[Participant]) -> None:
+    """A lane opens only when both sides call the participant alike, and a file never changes its name."""
+    files = {log.file.identity: log.file for log in participants}
+    for coordinator in coordinators:
+        for name, identity in coordinator.known.items():
+            file = files.get(identity)
+            if file is not None and file.name != name:
+                text = f"{file} says that it is {file.name}, and {coordinator.file} knows the same file as {name}"
+                _contradict(audit, "renamed", "durability", text, file, coordinator.file)
 
 
 def _marks(audit: Audit, coordinators: Sequence[Coordinator], participants: Sequence[Participant]) -> None:
