@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from faults.chaos import own
-from faults.chaos.report import EXIT_CLEAN, EXIT_LOST, Report
+from faults.chaos.report import EXIT_CLEAN, EXIT_IN_DOUBT, EXIT_LOST, Report
 from faults.chaos.run import Plan, Run
 from faults.chaos.schedule import Kind
 from faults.chaos.tables import ACCOUNTS, LISTS, TRANSFERS
+from tests.cluster import COORDINATOR
+from tests.moves import NewCluster
 from tests.supervised import supervised
 from troth.words import Outcome
 
@@ -114,6 +116,20 @@ def test_a_running_cluster_is_killed_and_checked_and_what_needs_a_start_of_ours_
         assert found["faults_by_kind"].keys() == {Kind.KILL.value, Kind.CUT.value}
         assert sum(found["faults_by_kind"].values()) >= 1
         assert "not started by this command" in found["not_applied"][Kind.FULL.value]
+
+
+@pytest.mark.timeout(120)
+def test_a_process_that_nobody_starts_again_is_told_and_is_no_loss(new_cluster: NewCluster) -> None:
+    with new_cluster(participants=2) as cluster:
+        ran = chaos(
+            *("--coordinator", cluster[COORDINATOR].address, "--pid", f"p1={cluster['p1'].pid}", "--fault", "kill"),
+            *("--for", "3s", "--settle", "2s", "--in-flight", "4", "--seed", "1"),
+            *("--report", str(cluster.folder / "report")),
+        )
+        assert not cluster["p1"].running
+    assert ran.returncode == EXIT_IN_DOUBT, ran.stdout + ran.stderr
+    assert "p1 does not serve" in ran.stdout
+    assert "not checked: chaos_transfers at p1" in ran.stdout
 
 
 def test_a_pid_that_is_not_the_processs_own_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import NamedTuple
 
 from faults.chaos import verify
@@ -16,7 +16,8 @@ from faults.chaos.schedule import Fault, Kind, schedule
 from faults.chaos.target import Target
 from faults.chaos.verify import Check, NotRead
 from faults.chaos.watch import EVERY_S, Sample, Watch
-from troth.client import connect
+from troth.client import Client, connect
+from troth.errors import Unreachable
 
 _SETTLED_LOOKS = 4
 """In a row, so that none is from before."""
@@ -100,7 +101,7 @@ class Run:
         deadline = time.monotonic() + _START_WITHIN_S
         while not (all(watch.serving.values()) and all(watch.lanes.values())):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"not all processes serve: {'; '.join(watch.waits_for())}")
+                raise Unreachable(f"not all serve after {_START_WITHIN_S:g} s: {'; '.join(watch.waits_for())}")
             await asyncio.sleep(EVERY_S / 2)
 
     async def _loaded(self, target: Target, watch: Watch) -> None:
@@ -167,12 +168,9 @@ class Run:
         """Every row of both workloads, and what was answered. All faults are healed."""
         self.phase = "checking rows"
         load = self.load
-        async with connect(next(iter(target.coordinators.values()))) as client:
+        async with asyncio.TaskGroup() as reading:
             for look in (verify.check_transfers, verify.check_accounts, verify.check_lists):
-                try:
-                    self.checks.append(await look(client, load))
-                except NotRead as error:
-                    self.not_read.append(str(error))
+                reading.create_task(self._rows(target, look))
         known = len(load.outcomes) - len(load.unknown)
         again = load.tally["sent again"] + load.tally["other content"]
         text = f"{known:,} outcomes; {again:,} ids were used again, and none was answered in another way"
@@ -180,6 +178,13 @@ class Run:
         looks = f"{load.bank.looks:,} reads of all accounts during the load, each with the same total"
         self.checks.append(Check(looks, load.bank.findings))
         self._check_processes(target)
+
+    async def _rows(self, target: Target, look: Callable[[Client, Load], Awaitable[Check]]) -> None:
+        try:
+            async with connect(next(iter(target.coordinators.values()))) as client:
+                self.checks.append(await look(client, self.load))
+        except (NotRead, Unreachable) as error:
+            self.not_read.append(str(error))
 
     def _check_processes(self, target: Target) -> None:
         alarms = [Finding("alarm", text) for text in self.alarms]

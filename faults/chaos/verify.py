@@ -17,8 +17,8 @@ from troth.errors import Aborted, OutcomeUnknown, Refused
 from troth.words import Outcome
 
 _READS_EACH, _AT_ONCE = 250, 8
-_TRIES, _PAUSE_S = 5, 0.5
-_READ_TIMEOUT_S = 10.0
+_TRIES, _PAUSE_S = 3, 0.5
+_READ_TIMEOUT_S = 6.0
 
 Place = tuple[str, str]
 """Participant and key."""
@@ -46,7 +46,12 @@ async def rows(client: Client, table: str, places: Iterable[Place]) -> dict[Plac
             for row in await _read(client, participant, table, keys):
                 found[participant, str(row.key[0])] = row
 
-    await asyncio.gather(*(read(name, keys) for name, keys in batches))
+    try:
+        async with asyncio.TaskGroup() as reads:
+            for name, keys in batches:
+                reads.create_task(read(name, keys))
+    except* NotRead as group:
+        raise group.exceptions[0] from None
     return found
 
 
