@@ -140,7 +140,7 @@ async def _supervised(folder: Path, specs: list[Spec], ended: list[str]) -> Asyn
         cluster.write(folder, [each.member for each in supervisor.children])
         if child.state is State.DOWN and _is_unexplained(child.said):
             text = f"{child.spec.name} {child.said.partition('; starting again')[0]}"
-            ended += [text] if text not in ended else []
+            ended.extend({text}.difference(ended))
         if all(each.state is State.SERVING for each in supervisor.children):
             all_serve.set()
 
