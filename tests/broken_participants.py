@@ -21,7 +21,7 @@ from typing import Any
 from faults.conformance.control import Control
 from participant import driver
 from participant.settings import ParticipantSettings
-from tests.broken import BROKEN
+from tests.broken import WAYS
 from troth.log import LogRefused
 from troth.process import addresses, logging
 
@@ -38,7 +38,7 @@ def _forkserver() -> ForkServerContext:
 
 
 class Forked(Control):
-    """One participant through all its lives, broken as BROKEN says under that name."""
+    """One participant through all its lives, broken as WAYS says under that name."""
 
     def __init__(self, folder: Path, schema: str, broken: str | None = None) -> None:
         self.address = f"127.0.0.1:{addresses.free_ports(1)[0]}"
@@ -79,7 +79,7 @@ def _serve(folder: Path, address: str, schema: Path, broken: str | None) -> None
         os.dup2(log.fileno(), sys.stderr.fileno())
     logging.setup(NAME, "info", "console")
     if broken is not None:
-        BROKEN[broken].breaking()
+        WAYS[broken].breaking()
     serving = driver.serve(
         data=folder / f"{NAME}.db",
         name=NAME,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -64,7 +65,7 @@ def _operations(flag: str, help: str) -> Callable[[F], F]:
 @click.option("--pid", type=click.IntRange(min=2), help="With --start: the process that runs already, to be killed.")
 @click.option("--restart", metavar="CMD", help="Instead: a shell command that kills it and starts it again.")
 @click.option("--table", metavar="T", help=f"A table with an integer column to fill; default {TABLE}, made if missing.")
-@_operations("--writes", "Instead of a table: changes what --reads shows, each time. Several are used in turn.")
+@_operations("--writes", "Instead of a table: changes what --reads shows, each time. Several take turns.")
 @_operations("--reads", "Brings that back.")
 @_operations("--refused", "Is refused by the data as they are.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where the participant reaches this machine.")
@@ -131,6 +132,7 @@ def command(
     control = _control(start, pid, restart)
     if not yes:
         _ask(address, table or TABLE, given)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a participant that dies is no news here
     findings = _Findings(as_json)
     try:
         with (

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
-import time
 from abc import ABC, abstractmethod
 
 GONE_WITHIN_S = 20.0
@@ -81,13 +81,14 @@ class Started(Control):
 def _kill(pid: int) -> None:
     """Kills a process that need not be a child, and waits until it is gone."""
     try:
-        os.kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + GONE_WITHIN_S
-        while time.monotonic() < deadline:
-            os.kill(pid, 0)
-            time.sleep(0.01)
+        process = os.pidfd_open(pid)
     except ProcessLookupError:
         return
+    try:
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+        if not select.select([process], [], [], GONE_WITHIN_S)[0]:
+            raise CannotRestart(f"process {pid} is still there {GONE_WITHIN_S:g} s after it was killed")
     except PermissionError as error:
         raise CannotRestart(f"process {pid} may not be killed: {error.strerror}") from error
-    raise CannotRestart(f"process {pid} is still there {GONE_WITHIN_S:g} s after it was killed")
+    finally:
+        os.close(process)

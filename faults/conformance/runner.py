@@ -17,7 +17,13 @@ from faults.conformance import checks  # noqa: F401  # registers them
 from faults.conformance import work as works
 from faults.conformance.check import CHECKS, WITHOUT, Check, Finding, Needs, NotChecked, Result, Violated, require
 from faults.conformance.control import CannotRestart, Control
-from faults.conformance.scripted import NothingCame, ScriptedCoordinator, ScriptedInquiries, ScriptedParticipant
+from faults.conformance.scripted import (
+    DIALLING,
+    NothingCame,
+    ScriptedCoordinator,
+    ScriptedInquiries,
+    ScriptedParticipant,
+)
 from faults.conformance.target import Target
 from faults.conformance.work import TABLE, TableWork, Work
 from troth.operations import key_values
@@ -58,11 +64,11 @@ def connected(
 
 
 def _name_of(address: str, within_s: float) -> str:
-    with grpc.insecure_channel(address) as channel:
+    with grpc.insecure_channel(address, DIALLING) as channel:
         stub: Any = participant_pb2_grpc.ParticipantQueriesStub
         request = participant_pb2.ParticipantStatusRequest()
         try:
-            return str(stub(channel).Status(request, timeout=within_s, wait_for_ready=True).participant)
+            return str(stub(channel).Status(request, timeout=3 * within_s, wait_for_ready=True).participant)
         except grpc.RpcError as error:
             why = f"{address} does not say its name ({_rpc_text(error)}): is it there, or is its name to be given?"
             raise CannotCheck(why) from error

@@ -229,7 +229,7 @@ class _Peer(participant_pb2_grpc.BranchesServicer):
         return coordinator_pb2.OutcomeReply(answer=int(answer))  # type: ignore[arg-type]
 
 
-_DIALLING = [
+DIALLING = [
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 1_000),
@@ -255,7 +255,7 @@ class ScriptedCoordinator:
         self.hello = participant_pb2.ParticipantHello()
         self.announced: list[int] = []
         """The durable number of every batch that came, over all lanes."""
-        self.channel = grpc.insecure_channel(at, _DIALLING)
+        self.channel = grpc.insecure_channel(at, DIALLING)
         self._lane = _Outgoing()
         self._call: Any = None
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 
 from faults.conformance.check import Needs, NotChecked, Violated, require, violated
 from faults.conformance.control import Control
 from faults.conformance.scripted import NothingCame, ScriptedCoordinator, ScriptedInquiries, ScriptedParticipant
+from faults.conformance.texts import encoded, vote_text
 from faults.conformance.work import Place, Row, TableWork, Work
+from troth.driving import wire
 from troth.messages import (
     Abort,
     Acknowledged,
@@ -32,19 +34,31 @@ from troth.messages import (
     ToParticipant,
     Voted,
 )
-from troth.reasons import code_name
 from troth.v1 import coordinator_pb2, participant_pb2, participant_pb2_grpc, types_pb2
 from troth.v1.types_pb2 import Operation
 from troth.words import Answer, Outcome, Vote, number_of
 
 M = TypeVar("M")
 
-START_WITHIN_S = 30.0
-"""How long it may take to serve once it was started."""
 FENCE_WITHIN_S = 1.0
 """How long an answer that only orders things is waited for."""
 MANY = 64
 """Branches in one message when a kill is to meet some of them before they are durable."""
+
+
+class Asked(NamedTuple):
+    """A peer's question that is under way."""
+
+    number: int
+    call: Any
+
+    def result(self) -> Answer:
+        """Its answer, waited for."""
+        return _answer(self.call.result())
+
+    def answered(self) -> Answer | None:
+        """Its answer, if one came; to be asked when none can come any more."""
+        return None if self.call.exception() is not None else self.result()
 
 
 class Target:
@@ -66,12 +80,14 @@ class Target:
         self.peer = Peer(peer.name, peer.address, peer.identity)
         """Whom a prepare may name."""
         self.within_s = within_s
-        """How long what must come may take."""
+        """How long what must come may take; a start may take three times as long."""
         self.quiet_s = quiet_s
         """How long what must not come is waited for, beside what `settled` does."""
         self.work: Work
         self._control = control
         self._sequence = 0
+        self._sent: dict[int, tuple[Operation, ...]] = {}
+        """What each branch was to do that is not known to be committed."""
         self._open: dict[int, Commit | Abort | None] = {}
         """What ends each attempt that has not ended; nothing for those that the participant decides."""
         stub: Any = participant_pb2_grpc.BranchesStub
@@ -88,7 +104,7 @@ class Target:
     def open(self, **hello: Any) -> participant_pb2.ParticipantHello:
         """A new lane, as a coordinator opens it that has seen this file before; gives the participant's hello."""
         seen = {"identity": self.lane.hello.identity, "seen": max(self.lane.announced, default=0)}
-        self.lane.open(START_WITHIN_S, **(seen | hello))
+        self.lane.open(3 * self.within_s, **(seen | hello))
         return self.lane.hello
 
     def hang_up(self) -> None:
@@ -115,7 +131,7 @@ class Target:
         """Started again, with a lane. The first calls may still go out on the dead connection."""
         assert self._control is not None
         self._control.start()
-        deadline = time.monotonic() + START_WITHIN_S
+        deadline = time.monotonic() + 3 * self.within_s
         while True:
             try:
                 return self.open()
@@ -145,19 +161,21 @@ class Target:
     ) -> Prepare:
         """Sends it, and gives it back to be sent again."""
         prepare = Prepare(number or self.number(), encoded(operations), read_only, tuple(peers))
+        self._sent[prepare.number] = operations
         self.send(prepare)
         return prepare
 
     def prepare_each(self, *operations: Operation) -> list[Prepare]:
         """Each as a branch of its own, all in one message."""
         prepares = [Prepare(self.number(), encoded([operation]), False, ()) for operation in operations]
+        self._sent.update({p.number: (operation,) for p, operation in zip(prepares, operations, strict=True)})
         self.send(*prepares)
         return prepares
 
     def one_phase(self, *operations: Operation, number: int | None = None, incarnation: int | None = None) -> OnePhase:
         """The same for a branch that the participant decides."""
         alone = OnePhase(number or self.number(), encoded(operations), incarnation or self.lane.hello.incarnation)
-        self._open[alone.number] = None
+        self._open[alone.number], self._sent[alone.number] = None, operations
         self.send(alone)
         return alone
 
@@ -166,6 +184,7 @@ class Target:
         incarnation = self.lane.hello.incarnation
         requests = [OnePhase(self.number(), encoded([operation]), incarnation) for operation in operations]
         self._open.update(dict.fromkeys(request.number for request in requests))
+        self._sent.update({r.number: (operation,) for r, operation in zip(requests, operations, strict=True)})
         self.send(*requests)
         return requests
 
@@ -236,6 +255,7 @@ class Target:
     def acknowledged(self, number: int) -> Acknowledged:
         taken = self.take(Acknowledged, number, "an acknowledgement of the COMMIT")
         self._open.pop(number, None)
+        self.work.applied(self._sent.pop(number, ()))
         return taken
 
     def commit(self, number: int) -> Acknowledged:
@@ -257,7 +277,10 @@ class Target:
         return len(yes)
 
     def ended_alone(self, number: int) -> OnePhaseEnded:
-        return self.take(OnePhaseEnded, number, "the end of the one-phase attempt")
+        ended = self.take(OnePhaseEnded, number, "the end of the one-phase attempt")
+        if ended.outcome is Outcome.COMMITTED:
+            self.work.applied(self._sent.pop(number, ()))
+        return ended
 
     def ask(self, number: int) -> None:
         """The coordinator's question about a one-phase attempt."""
@@ -271,11 +294,16 @@ class Target:
 
     def peer_asks(self, number: int, identity: str | None = None) -> Answer:
         """What a peer hears that asks about the attempt."""
+        return _answer(self.call(self.branches.Outcome, self._peer_question(number, identity)))
+
+    def peers_ask(self, numbers: Iterable[int]) -> list[Asked]:
+        """The same about several at once."""
+        return [Asked(n, self.branches.Outcome.future(self._peer_question(n), timeout=self.within_s)) for n in numbers]
+
+    def _peer_question(self, number: int, identity: str | None = None) -> coordinator_pb2.OutcomeRequest:
         attempt = types_pb2.Attempt(log=self.lane.log, number=number)
         meant = self.lane.hello.identity if identity is None else identity
-        request = coordinator_pb2.OutcomeRequest(attempt=attempt, identity=meant, asker=self.peer.participant)
-        reply = self.call(self.branches.Outcome, request)
-        return Answer(reply.answer) if reply.answer in list(Answer) else Answer.NONE
+        return coordinator_pb2.OutcomeRequest(attempt=attempt, identity=meant, asker=self.peer.participant)
 
     def call(self, method: Any, request: Any) -> Any:
         """A single call. Raises NotChecked for what is not implemented."""
@@ -378,6 +406,7 @@ class Target:
         )
         self.send(*ends)
         self._open.clear()
+        self._sent.clear()
         self.scripted_peer.answers.clear()
         self.settled()
         self.lane.inbox.clear()
@@ -400,24 +429,8 @@ class Target:
         return bool(each.attempt.log == self.lane.log)
 
 
-def encoded(operations: Iterable[Operation]) -> bytes:
-    """One branch, its operations numbered from 0."""
-    branch = types_pb2.Operations(operations=operations)
-    for position, operation in enumerate(branch.operations):
-        operation.position = position
-    return branch.SerializeToString(deterministic=True)
-
-
-def vote_text(voted: Voted) -> str:
-    """`the vote NO (below_min: ...)`."""
-    why = f" ({code_name(voted.reason.code)}: {voted.reason.message})" if voted.reason and voted.reason.code else ""
-    return f"the vote {voted.vote.name}{why}"
-
-
-def end_text(ended: OnePhaseEnded) -> str:
-    """The same for a one-phase attempt."""
-    why = f" ({ended.reason.message})" if ended.reason else ""
-    return f"{Outcome(ended.outcome).name}{why}"
+def _answer(reply: coordinator_pb2.OutcomeReply) -> Answer:
+    return wire.answer_of(reply.answer) or Answer.NONE
 
 
 def _plain(row: types_pb2.Row) -> types_pb2.Row:

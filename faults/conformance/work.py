@@ -66,6 +66,10 @@ class Work(ABC):
         """A place to write, a new one where there can be several."""
 
     @abstractmethod
+    def applied(self, operations: Sequence[Operation]) -> None:
+        """A branch of these is committed."""
+
+    @abstractmethod
     def clean(self, t: Target) -> None:
         """Takes away what was written, as far as that can be done."""
 
@@ -149,6 +153,9 @@ class TableWork(Work):
         self._written.append((table, key))
         return key
 
+    def applied(self, operations: Sequence[Operation]) -> None:
+        """Nothing to note: every write is another one."""
+
     def clean(self, t: Target) -> None:
         children = [(table, key) for table, key in self._written if table == CHILD]
         others = [(table, key) for table, key in self._written if table != CHILD]
@@ -166,19 +173,27 @@ class GivenWork(Work):
     def place(self, t: Target) -> Place:
         return self._place
 
+    def applied(self, operations: Sequence[Operation]) -> None:
+        self._place.applied(operations)
+
     def clean(self, t: Target) -> None:
         """Nobody said how: what was written stays."""
 
 
 class _Given(Place):
     def __init__(self, writes: Sequence[Operation], reads: Sequence[Operation], refused: Sequence[Operation]) -> None:
-        self._writes, self._reads, self._refused = itertools.cycle(writes), itertools.cycle(reads), refused
+        self._writes, self._reads, self._refused = list(writes), reads, refused
 
     def write(self) -> Operation:
-        return next(self._writes)
+        """The same until it is applied, for it would then change nothing."""
+        return self._writes[0]
+
+    def applied(self, operations: Sequence[Operation]) -> None:
+        if self._writes[0] in operations:
+            self._writes.append(self._writes.pop(0))
 
     def look(self) -> Operation:
-        return next(self._reads)
+        return self._reads[0]
 
     def refused(self) -> Operation:
         return self._refused[0]

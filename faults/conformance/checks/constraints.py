@@ -6,7 +6,8 @@ import random
 import secrets
 
 from faults.conformance.check import Needs, check, require
-from faults.conformance.target import Target, vote_text
+from faults.conformance.target import Target
+from faults.conformance.texts import vote_text
 from faults.conformance.work import BOUNDED, CHILD, PARENT, UNIQUE, Row
 from troth import operations as op
 from troth.messages import Acknowledged, Voted

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from faults.conformance.check import Needs, NotChecked, check, require
-from faults.conformance.target import Target, vote_text
+from faults.conformance.target import Target
+from faults.conformance.texts import vote_text
 from troth.messages import Voted
 from troth.values import INTEGER_MAX
 from troth.words import Vote
@@ -42,6 +43,17 @@ def a_bound_counts_what_is_pending(t: Target) -> None:
             t.abort(first)
         voted = t.vote(second)
         require(voted.vote is expected, f"the vote {expected.name} once the first has ended", vote_text(voted))
+
+
+@check("locks", "An add that was aborted counts no more, while others are pending.", Needs.TABLE)
+def an_aborted_add_counts_no_more(t: Target) -> None:
+    row = t.row()
+    first, second = t.yes(row.add(-60, low=0)), t.yes(row.add(-10))
+    t.abort(first)
+    third = t.yes(row.add(-80, low=0))
+    t.commit(second)
+    t.commit(third)
+    require(t.number_in(row) == 10, "100 - 10 - 80 = 10", t.number_in(row))
 
 
 @check("locks", "A pending add's own bound counts for those that come later.", Needs.TABLE)

@@ -6,7 +6,8 @@ import secrets
 
 from faults.conformance.check import Needs, check, require
 from faults.conformance.scripted import ScriptedCoordinator
-from faults.conformance.target import Target, encoded, vote_text
+from faults.conformance.target import Target
+from faults.conformance.texts import encoded, vote_text
 from troth.messages import Acknowledged, Answered, Commit, Mark, Prepare, Question, Voted
 from troth.words import Answer, Vote
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from faults.conformance.check import Needs, check, require
-from faults.conformance.target import MANY, Target, encoded, vote_text
+from faults.conformance.target import MANY, Target
+from faults.conformance.texts import encoded, vote_text
 from troth import operations as op
 from troth.messages import Commit, Prepare, Release
 from troth.v1 import types_pb2

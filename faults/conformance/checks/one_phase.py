@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from faults.conformance.check import Needs, check, require
-from faults.conformance.target import Target, encoded, end_text
+from faults.conformance.target import Target
+from faults.conformance.texts import encoded, end_text
 from troth.messages import Answered, OnePhase, OnePhaseEnded
 from troth.v1 import types_pb2
 from troth.words import Answer, Outcome

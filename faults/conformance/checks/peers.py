@@ -21,12 +21,14 @@ def an_unvoted_peer_refuses(t: Target) -> None:
 
 @check("rule 6", "That refusal is durable before the peer hears it.", Needs.RESTART)
 def a_refusal_outlives_a_kill(t: Target) -> None:
-    numbers = [t.number() for _ in range(8)]
-    for number in numbers:
-        _tells(t, number, Answer.ABORTED)
-    t.kill()
+    asked = t.peers_ask([t.number() for _ in range(8)])
+    first = asked[0].result()
+    t.crash()
+    require(first is Answer.ABORTED, "ABORTED to a peer", first.name)
+    heard = [each.number for each in asked if each.answered() is Answer.ABORTED]
+    t.back()
     place = t.place()
-    for number in numbers:
+    for number in heard:
         t.prepare(place.write(), number=number)
         t.votes_no(number)
 

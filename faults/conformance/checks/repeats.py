@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from faults.conformance.check import Needs, check, require
-from faults.conformance.target import Target, encoded
+from faults.conformance.target import Target
+from faults.conformance.texts import encoded
 from troth.messages import Acknowledged, Voted
 
 

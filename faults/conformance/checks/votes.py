@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from faults.conformance.check import Needs, check, require
-from faults.conformance.target import Target, vote_text
+from faults.conformance.target import Target
+from faults.conformance.texts import vote_text
 from troth.messages import Voted
 from troth.v1 import types_pb2
 from troth.words import Vote
