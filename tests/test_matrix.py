@@ -24,6 +24,7 @@ from faults.matrix.arena import Arena, Result
 from faults.matrix.cases import CASES, FIRST, LAST, NOT_REACHED, Case
 from faults.matrix.catalogue import POINTS, described
 from faults.matrix.cells import FAULTS, Cell, cells, left_out, step_of
+from faults.matrix.person import Person
 from faults.matrix.run import Runner
 from troth.cli import main
 from troth.failpoints import Action, Point, Rule
@@ -32,7 +33,7 @@ ALL = list(cells())
 BY_KEY = {cell.key: cell for cell in ALL}
 TRACED_WITHIN_S = 8.0
 
-EACH = 2
+EACH = 1
 """Cells of each case that `scripts/test` runs, drawn anew each time by the seed that pytest prints."""
 
 
@@ -114,6 +115,52 @@ def test_what_does_not_hold_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert stage.run(cell._replace(case=wrong)).problems[0] == "it ended COMMITTED and not ABORTED"
 
 
+MISTAKES = {
+    "the decision is told before it is forced": (
+        "commit/coordinator:committed:before-flush=kill/first",
+        """
+from coordinator.attempts import Attempts
+from coordinator.protocol import Input
+right = Attempts._append
+def wrong(self, record, *, forced, then=None, counted=True):
+    right(self, record, forced=forced, counted=counted)
+    if then is not None:
+        then()
+Attempts._append = wrong
+""",
+    ),
+    "a prepared participant that hears nothing aborts": (
+        "silence/participant:ask-peer:before-send=delay/first",
+        """
+from participant.node import Participant
+from participant.protocol import Input
+def wrong(self, event):
+    self._out.extend(self._asks.ended(event.attempt, None))
+    if self._in_doubt_here(event.attempt):
+        branch = self.logs[event.attempt.log].branches[event.attempt.number]
+        self._ask_peers(branch)
+        self._move(branch, Input.ABORT)
+import participant.node as node
+node._EVENTS[node.CoordinatorAnswered] = wrong
+""",
+    ),
+}
+"""A cell that finds it, and what makes every process of a cluster do it."""
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_the_engine_is_found(tmp_path: Path, mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("faults.matrix.judge.QUIET_WITHIN_S", 1.0)
+    key, code = MISTAKES[mistake]
+    (tmp_path / "sitecustomize.py").write_text(code)
+    stage = Arena(tmp_path / "cluster")
+    stage.cluster.env["PYTHONPATH"] = str(tmp_path)
+    with stage:
+        result = stage.run(BY_KEY[key])
+    assert not result.good
+    assert "the point was not reached" not in result.problems
+
+
 def test_a_point_that_is_not_reached_is_no_success(stage: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("faults.matrix.arena.STRIKE_WITHIN_S", 0.3)
     cell = Cell(point("participant:abort:before-receive"), Action.DROP, "first", CASES["alone"])
@@ -149,13 +196,19 @@ def trace(stage: Arena, case: Case, id: str, said: set[tuple[str, str]]) -> set[
     stage._struck = set()
     stage._arm([*case.provoked, *(f"{each}=note" for each in POINTS)])
     client = stage._ask(case, id)
+    person = Person(stage.cluster, id, lambda: stage._launch(COORDINATOR)) if case.by_hand else None
     deadline = time.monotonic() + TRACED_WITHIN_S
     while not said <= stage._struck and time.monotonic() < deadline:
+        dead = not stage.cluster[COORDINATOR].running
         stage._look()
-        if not (case.down or stage.cluster[COORDINATOR].running):
+        if person is not None:
+            person.step(dead)
+        elif dead and not case.down:
             stage._launch(COORDINATOR)
         time.sleep(0.01)
     stage._heal(None)
+    if person is not None:
+        stage._clear(person)
     client.cancel()
     outcome = stage._final(case, id)
     assert (outcome, stage._judge.judge(id, outcome, case), stage._odd) == (case.outcome, [], [])

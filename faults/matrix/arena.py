@@ -20,6 +20,7 @@ from faults.cluster import COORDINATOR, Cluster
 from faults.matrix.cases import PARTICIPANTS, SCHEMA, Case
 from faults.matrix.cells import Cell
 from faults.matrix.judge import Judge
+from faults.matrix.person import Person
 from troth.failpoints import Action
 from troth.operations import Transaction
 from troth.process import EXIT_LOG_FAILED
@@ -141,12 +142,16 @@ class Arena:
     def _once(self, cell: Cell, id: str) -> tuple[bool, str, list[str]]:
         """One transaction: whether its points were struck, what the client heard, and what did not hold."""
         self._struck, self._odd = set(), []
+        person = Person(self.cluster, id, lambda: self._launch(COORDINATOR)) if cell.case.by_hand else None
         self._arm(cell.rules)
         client = self._ask(cell.case, id)
-        struck = self._until_struck({(name, f"{cell.point.what}:{cell.point.when}") for name in cell.names}, cell.case)
+        wanted = {(name, f"{cell.point.what}:{cell.point.when}") for name in cell.names}
+        struck = self._until_struck(wanted, cell.case.down, person)
         if struck:
             self.cluster.kill(*cell.killed)
         problems = self._heal(cell) if struck else self._heal(None)
+        if person is not None:
+            self._clear(person)
         first = self._heard(client, patient=Action.DROP is not cell.action or cell.point.what != "submitted")
         final = self._final(cell.case, id)
         if first not in (Outcome.UNKNOWN, final):
@@ -172,16 +177,19 @@ class Arena:
 
     # The strike.
 
-    def _until_struck(self, wanted: set[tuple[str, str]], case: Case) -> bool:
+    def _until_struck(self, wanted: set[tuple[str, str]], down: bool, person: Person | None) -> bool:
         """Until all these points were struck. Who dies of the first fault of a case is started again meanwhile, unless
         it is to stay dead."""
         coordinator = self.cluster[COORDINATOR]
         deadline = time.monotonic() + STRIKE_WITHIN_S
         while not wanted <= self._struck and time.monotonic() < deadline:
+            dead = not coordinator.running  # before the look, which so sees all that it has logged
             self._look()
             if wanted & self._struck:
                 deadline = min(deadline, time.monotonic() + SECOND_WITHIN_S)
-            elif not (case.down or coordinator.running):
+            elif person is not None:
+                person.step(dead)
+            elif dead and not down:
                 self._launch(COORDINATOR)
             time.sleep(_POLL_S)
         return wanted <= self._struck
@@ -233,6 +241,13 @@ class Arena:
             return []
         found = {name: self.cluster[name].wait() for name in cell.names}
         return [f"{name} ended with {code} and not {wanted}" for name, code in found.items() if code != wanted]
+
+    def _clear(self, person: Person) -> None:
+        """What the person has not come to do yet; a record that stays is found by the judge."""
+        deadline = time.monotonic() + ANSWER_WITHIN_S
+        while not person.done and time.monotonic() < deadline:
+            person.step(dead=False)
+            time.sleep(_POLL_S)
 
     # The client.
 

@@ -73,6 +73,8 @@ class Case(NamedTuple):
     """The rules of the first fault."""
     down: bool = False
     """The coordinator, killed by the first fault, stays dead until the second one has struck."""
+    by_hand: bool = False
+    """A person resolves the branch of p1 before the coordinator starts again."""
     apart: bool = False
     """The fault at p1 and that at p3 exclude each other: one follows from what the other cuts off."""
 
@@ -232,6 +234,18 @@ CASES: Mapping[str, Case] = {
             provoked=("coordinator:committed:after-flush=kill",),
         ),
         Case(
+            "by-hand",
+            "the coordinator dies decided, and a person resolves the first participant's branch and clears the record",
+            _commit,
+            Outcome.COMMITTED,
+            PARTICIPANTS,
+            {"heuristic:flush": 1, "resolve-asked:receive": 1, "cleared:flush": 1, "resolve-asked:reply": 1},
+            ("resolve-asked:receive", "resolve:flush", "resolve-asked:reply", "learn:flush"),
+            provoked=("coordinator:committed:after-flush=kill",),
+            down=True,
+            by_hand=True,
+        ),
+        Case(
             "fence",
             "an id that never ran is aborted on request",
             None,
@@ -247,11 +261,5 @@ NOT_REACHED: Mapping[str, str] = {
     "coordinator:known": "only when a coordinator first meets a file",
     "participant:note": "only when a participant first meets a coordinator, or its address changes",
     "participant:received": "the steps of a branch as single calls, which only people and tests make",
-    "coordinator:heuristic": "only after a person resolved a branch",
-    "coordinator:cleared": "only when a person clears the record of that",
-    "coordinator:resolve-asked": "only when a person settles a branch",
-    "participant:resolve": "only when a person resolves a branch",
-    "participant:resolve-asked": "only when a person resolves a branch",
-    "participant:learn": "only after a person resolved a branch",
 }
 """Points, by ROLE:WHAT, that no case reaches, and why."""

@@ -67,6 +67,8 @@ class Judge:
         found = self._cluster.rows(COORDINATOR, query, id)
         if [state for _, state, _ in found] != [outcome]:
             yield f"the decision log holds {found} for {id}, which is {outcome.name}"
+        if kept := self._cluster.rows(COORDINATOR, "SELECT number FROM troth_heuristics"):
+            yield f"the decision log still holds {kept} as resolved by hand"
         if any(ended_at is None for *_, ended_at in found):
             yield f"the decision log holds {id} as not ended"
         for name in PARTICIPANTS:
