@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import queue
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,6 @@ class Runner:
     def __init__(self, root: Path, clusters: int) -> None:
         self._root = root
         self._clusters = clusters
-        self._numbers = itertools.count(1)
         self._todo: queue.SimpleQueue[Cell] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[Result | BaseException | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
@@ -58,7 +57,7 @@ class Runner:
         try:
             while not self._stopping.is_set() and time.monotonic() < self._until:
                 cell = self._todo.get_nowait()
-                arena = arena or Arena(self._root / f"cluster{next(self._numbers)}").__enter__()
+                arena = arena or Arena(self._new_folder()).__enter__()
                 result = _run(arena, cell)
                 self._done.put(result)
                 if not result.good:
@@ -72,6 +71,10 @@ class Runner:
             if arena is not None:
                 self._close(arena)
             self._done.put(None)
+
+    def _new_folder(self) -> Path:
+        """One that was not there before: it is swept away in the end, and nothing of anybody else's with it."""
+        return Path(tempfile.mkdtemp(prefix="cluster-", dir=self._root))
 
     def _close(self, arena: Arena) -> None:
         arena.cluster.close()
