@@ -18,9 +18,11 @@ from faults.chaos.report import EXIT_CLEAN, EXIT_IN_DOUBT, EXIT_LOST, Report
 from faults.chaos.run import Plan, Run
 from faults.chaos.schedule import Kind
 from faults.chaos.tables import ACCOUNTS, LISTS, TRANSFERS
-from tests.cluster import COORDINATOR
+from tests.cluster import COORDINATOR, eventually
 from tests.moves import NewCluster
 from tests.supervised import supervised
+from troth.cli.supervisor import Spec
+from troth.process import EXIT_LOG_FAILED
 from troth.words import Outcome
 
 RUN_WITHIN_S = 100
@@ -98,6 +100,39 @@ def test_what_was_changed_behind_its_back_is_told(tmp_path: Path) -> None:
     assert report.exit_code == EXIT_LOST
     assert "SOMETHING IS WRONG" in report.lines()[0]
     assert {finding.kind for finding in report.findings} == {"torn", "wrong balance", "money", "foreign value"}
+
+
+# Ends that no fault explains.
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("raise SystemExit(1)", ["coordinator ended with exit code 1"]),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", ["coordinator killed by SIGSEGV"]),
+        ("os.kill(os.getpid(), signal.SIGKILL)", []),
+        (f"print('no space', file=sys.stderr); raise SystemExit({EXIT_LOG_FAILED})", []),
+    ],
+)
+def test_an_end_that_no_fault_explains_is_told_once(tmp_path: Path, code: str, told: list[str]) -> None:
+    lives = tmp_path / "lives"
+    life = f"""
+import os, signal, sys, time
+with open({str(lives)!r}, "a") as file:
+    file.write("life\\n")
+print("serving on 127.0.0.1:1", flush=True)
+time.sleep(0.1)
+{code}
+"""
+    spec = Spec("coordinator", "coordinator", "127.0.0.1:1", tmp_path / "c.db", [sys.executable, "-c", life])
+
+    async def main() -> list[str]:
+        ended: list[str] = []
+        async with own._supervised(tmp_path, [spec], ended):
+            await asyncio.to_thread(eventually, lambda: lives.read_text().count("life") >= 3, within_s=30.0)
+        return ended
+
+    assert asyncio.run(asyncio.wait_for(main(), 60)) == told
 
 
 # On a cluster that runs already.

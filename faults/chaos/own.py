@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -160,6 +159,5 @@ async def _supervised(folder: Path, specs: list[Spec], ended: list[str]) -> Asyn
 
 
 def _is_unexplained(said: str) -> bool:
-    """A failed log is what a failing disk makes; a signal was sent by us. Anything else is the process's own fault."""
-    found = re.match(r"ended with exit code (\d+)", said)
-    return found is not None and int(found[1]) != EXIT_LOG_FAILED
+    """SIGKILL is what we send, and a failed log what a failing disk makes. Anything else is the process's own fault."""
+    return not said.startswith(("killed by SIGKILL", f"ended with exit code {EXIT_LOG_FAILED}"))
