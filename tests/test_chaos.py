@@ -53,6 +53,18 @@ def test_a_run_with_kills_stops_links_and_disks_ends_clean_and_says_what_was_don
     assert "http" not in page, "nothing is fetched"
 
 
+@pytest.mark.parametrize("entry", ["chaos", "tools", "cluster.json", "p1.db"])
+def test_a_folder_that_holds_anything_is_refused_and_left_as_it_is(tmp_path: Path, entry: str) -> None:
+    kept = tmp_path / entry / "kept"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    ran = chaos("--for", "1s", "--data", str(tmp_path))
+    assert ran.returncode == 1
+    assert "is not empty" in ran.stderr
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [kept]
+    assert kept.read_text() == "mine"
+
+
 # Behind its back.
 
 
@@ -69,7 +81,7 @@ def tampered(folder: Path, tamper: Callable[[Run], None]) -> Report:
             await run.check(target)
         return Report.of(run, {}, None, [])
 
-    own.fresh(folder)
+    own.made(folder)
     return asyncio.run(main())
 
 

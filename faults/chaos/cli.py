@@ -6,6 +6,7 @@ import asyncio
 import json
 import secrets
 import signal
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -66,9 +67,7 @@ class _PidType(click.ParamType):  # type: ignore[type-arg]  # generic only in la
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path("troth-chaos"),
-    show_default=True,
-    help="The folder of a cluster of its own; made anew when it is of an earlier run.",
+    help="The folder of a cluster of its own, empty or missing; by default a new one below troth-chaos.",
 )
 @click.option(
     "--coordinator",
@@ -86,7 +85,9 @@ class _PidType(click.ParamType):  # type: ignore[type-arg]  # generic only in la
     help="A process of a running cluster that may be killed and stopped.",
 )
 @click.option(
-    "--report", type=click.Path(file_okay=False, path_type=Path), help="The folder for report.txt, .json and .html."
+    "--report",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder for report.txt, .json and .html, which are written over.",
 )
 @common.json_option
 def command(
@@ -99,7 +100,7 @@ def command(
     faults: Sequence[str],
     settle: float,
     participants: int,
-    data: Path,
+    data: Path | None,
     coordinators: Sequence[str],
     folder: Path | None,
     pids: Sequence[tuple[str, int]],
@@ -144,12 +145,13 @@ def command(
         kinds=frozenset(KINDS[name] for name in faults or KINDS),
         settle_s=settle,
     )
-    ours = folder is None and not coordinators
-    if ours:
-        data = data.absolute()
-        own.fresh(data)
+    opened: AbstractAsyncContextManager[Target]
+    if folder is None and not coordinators:
+        data = own.made((data or Path("troth-chaos", time.strftime("%Y%m%d-%H%M%S"))).absolute())
         report = report or data / "report"
-    opened = own.running(data, participants) if ours else running.reached(coordinators, folder, dict(pids))
+        opened = own.running(data, participants)
+    else:
+        opened = running.reached(coordinators, folder, dict(pids))
     console = Console(stderr=as_json, highlight=False)
     common.run(_main(plan, opened, console, report or Path("chaos-report"), as_json), interrupted=_INTERRUPTED)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from faults.chaos.schedule import Fault, Kind
@@ -27,9 +28,7 @@ class Disk:
             raise NoDisk("a library is preloaded for that, which is done on Linux only")
         if compiler is None:
             raise NoDisk("no C compiler was found for the library that is preloaded for that (cc, gcc, clang)")
-        self._demands = folder / "demands"
-        shutil.rmtree(self._demands, ignore_errors=True)
-        self._demands.mkdir()
+        self._demands = Path(tempfile.mkdtemp(prefix="demands-", dir=folder))  # a new one, without demands of before
         library = folder / "disk.so"
         self.environment = {"LD_PRELOAD": str(library), "TROTH_CHAOS_DISK": str(self._demands)}
         command = [compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(SOURCE), "-ldl"]

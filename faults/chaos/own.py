@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,29 +23,28 @@ from troth.process.addresses import Address
 
 COORDINATOR = "coordinator"
 START_WITHIN_S = 60.0
-_MARK = "chaos"
-"""The folder, within the cluster's, that says whose it is; it holds the preloaded library."""
+_TOOLS = "tools"
+"""The folder, within the cluster's, of what its processes are started with: the preloaded library and the schema."""
 
 
-def fresh(folder: Path) -> None:
-    """Makes the folder anew. Only that of an earlier run is replaced, and only while nothing runs on it."""
+def made(folder: Path) -> Path:
+    """The folder, made when missing. One that holds anything is refused, and nothing is ever removed from it: whose it
+    is cannot be told from what it looks like."""
     if folder.exists() and any(folder.iterdir()):
-        if not (folder / _MARK).exists():
-            raise click.ClickException(f"{folder} is not empty and not of an earlier `troth chaos`: choose another")
-        with only_one(folder):
-            shutil.rmtree(folder)
-    (folder / _MARK).mkdir(parents=True)
+        raise click.ClickException(f"{folder} is not empty: choose another folder with --data, or remove it first")
+    (folder / _TOOLS).mkdir(parents=True)
+    return folder
 
 
 @asynccontextmanager
 async def running(folder: Path, participants: int) -> AsyncIterator[Target]:
-    """All serve on entering and are stopped on leaving. The folder was made by `fresh`, or left by an earlier one."""
+    """All serve on entering and are stopped on leaving. The folder was made by `made`, or left by an earlier one."""
     async with AsyncExitStack() as stack:
         stack.enter_context(only_one(folder))
         ports = choose_ports(folder, participants, 0)
         at = {name: str(Address(HOST, port)) for name, port in zip(_names(participants), ports, strict=True)}
         links = {name: await stack.enter_async_context(Proxy.open(name, at[_dialled(name)])) for name in _links(at)}
-        disk, not_applied = _disk(folder / _MARK)
+        disk, not_applied = _disk(folder / _TOOLS)
         specs = _specs(folder, at, links, disk)
         ended: list[str] = []
         children = await stack.enter_async_context(_supervised(folder, specs, ended))
