@@ -434,7 +434,10 @@ def show_verdict(checks: Checks) -> None:
 
 def show_further(coordinator: str, shown: str, id: str, keep: bool) -> None:
     heading(7, "To look around" + (" (in another terminal; Ctrl-C here ends the processes)" if keep else ""))
-    commands = [] if keep else [f".venv/bin/troth up --data {shown}          # the same files again; Ctrl-C ends it"]
+    commands = []
+    if not keep:
+        commands.append(f".venv/bin/troth verify {shown}             # every file against every other, and the rows")
+        commands.append(f".venv/bin/troth up --data {shown}          # the same files again; Ctrl-C ends it")
     commands += [
         f"export TROTH_COORDINATOR={coordinator}" + ("" if keep else "   # in a second terminal"),
         ".venv/bin/troth status",
