@@ -101,8 +101,8 @@ def command(
     """Check a participant, ours or yours, against the whole contract.
 
     It dials the participant at ADDR as a coordinator does, answers its questions, asks as a peer does, and prints rule
-    by rule what holds. With --start or --restart it also kills the participant, some thirty times, and looks what is
-    still true afterwards.
+    by rule what holds. With --start or --restart it also kills the participant, some twenty-five times, and looks what
+    is still true afterwards.
 
     Give it a participant, or at least a table, that you can throw away. It writes rows and deletes them again, and ends
     everything that it began, also after Ctrl-C. What stays: the table, what --writes did, and the records of a few

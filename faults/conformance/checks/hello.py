@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from faults.conformance.check import Needs, check, require
 from faults.conformance.target import Target
@@ -25,6 +26,12 @@ def hello_introduces_the_file(t: Target) -> None:
 @check("rule 6", "A hello says where peers reach the participant.")
 def hello_says_where_peers_reach_it(t: Target) -> None:
     require(":" in t.lane.hello.address, "an address as HOST:PORT", repr(t.lane.hello.address))
+
+
+@check("durability", "Health says SERVING once a lane is served, and no sooner than the locks are taken again.")
+def health_says_serving(t: Target) -> None:
+    status = t.call(health_pb2_grpc.HealthStub(t.lane.channel).Check, health_pb2.HealthCheckRequest()).status
+    require(status == health_pb2.HealthCheckResponse.SERVING, "SERVING", status)
 
 
 @check("rule 9", "Identity and incarnation stay the same over the lanes of one life.")

@@ -7,7 +7,7 @@ from faults.conformance.target import MANY, Target
 from faults.conformance.texts import encoded, vote_text
 from troth import operations as op
 from troth.messages import Commit, Prepare, Release
-from troth.v1 import types_pb2
+from troth.v1 import participant_pb2, types_pb2
 from troth.v1.types_pb2 import Operation
 from troth.words import Vote
 
@@ -59,6 +59,22 @@ def a_large_branch_gets_a_vote(t: Target) -> None:
     row = t.row()
     t.vote(t.prepare(row.look(), op.custom("large", "x" * TEXT_BYTES)).number)
     t.apply(row.write())
+
+
+@check("rule 2", "The same steps work as single calls, and are answered when they are durable.")
+def single_calls_do_the_same(t: Target) -> None:
+    place = t.place()
+    before = t.look(place)
+    for end in (t.branches.Abort, t.branches.Commit):
+        require(t.look(place) == before, "the rows as they were", "other rows")
+        attempt = types_pb2.Attempt(log=t.lane.log, number=t.number())
+        operations = types_pb2.Operations.FromString(encoded([place.write()]))
+        voted = t.call(t.branches.Prepare, participant_pb2.PrepareRequest(attempt=attempt, operations=operations))
+        require(voted.vote == types_pb2.VOTE_YES, "the vote YES", types_pb2.Vote.Name(voted.vote))
+        t.call(end, participant_pb2.BranchRequest(attempt=attempt))
+    require(t.look(place) != before, "the change", "the old rows")
+    t.decide(attempt.number)
+    t.acknowledged(attempt.number)
 
 
 @check("rule 8", "A message of every kind about attempts that nobody knows ends no lane.")
