@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
+from coordinator.events import AbortAsked, Submitted
 from faults.cluster import COORDINATOR, Cluster
 from faults.matrix.cases import PARTICIPANTS, SCHEMA, Case
 from faults.matrix.cells import Cell
@@ -53,6 +54,9 @@ TRIES = 3
 """Transactions in which a cell may be reached: which of two messages comes first is not always the same."""
 
 _POLL_S = 0.005
+
+_ENDS = {Action.KILL: -signal.SIGKILL, Action.ERROR: EXIT_LOG_FAILED, Action.FULL: EXIT_LOG_FAILED}
+"""The exit code of a process that a fault ends."""
 
 
 class Result(NamedTuple):
@@ -143,6 +147,7 @@ class Arena:
         """One transaction: whether its points were struck, what the client heard, and what did not hold."""
         self._struck, self._odd = set(), []
         person = Person(self.cluster, id, lambda: self._launch(COORDINATOR)) if cell.case.by_hand else None
+        life = self.cluster[COORDINATOR].pid
         self._arm(cell.rules)
         client = self._ask(cell.case, id)
         wanted = {(name, f"{cell.point.what}:{cell.point.when}") for name in cell.names}
@@ -152,8 +157,11 @@ class Arena:
         problems = self._heal(cell) if struck else self._heal(None)
         if person is not None:
             self._clear(person)
-        first = self._heard(client, patient=Action.DROP is not cell.action or cell.point.what != "submitted")
+        lost = cell.action is Action.DROP and cell.point.of in (Submitted, AbortAsked)
+        first = self._heard(client, lost)
         final = self._final(cell.case, id)
+        if first is Outcome.UNKNOWN and not lost and self.cluster[COORDINATOR].pid == life:
+            problems.append("the client was told nothing, though its coordinator lived")
         if first not in (Outcome.UNKNOWN, final):
             problems.append(f"the client was told {first.name}, and by the same id later {final.name}")
         if final is not cell.case.outcome:
@@ -235,8 +243,7 @@ class Arena:
 
     def _ended(self, cell: Cell) -> list[str]:
         """Waits for the end of who was told to end, and compares its exit code."""
-        code = {Action.KILL: -signal.SIGKILL, Action.ERROR: EXIT_LOG_FAILED, Action.FULL: EXIT_LOG_FAILED}
-        wanted = code.get(cell.action)
+        wanted = _ENDS.get(cell.action)
         if wanted is None:
             return []
         found = {name: self.cluster[name].wait() for name in cell.names}
@@ -251,9 +258,9 @@ class Arena:
 
     # The client.
 
-    def _heard(self, client: Any, patient: bool) -> Outcome:
-        """What the first call said; UNKNOWN when it broke, or was lost by the fault itself."""
-        if not patient and not client.done():
+    def _heard(self, client: Any, lost: bool) -> Outcome:
+        """What the first call said; UNKNOWN when it broke, or is `lost` and not waited for."""
+        if lost:
             client.cancel()
         return _outcome(client.result)
 
