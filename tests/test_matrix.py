@@ -117,7 +117,8 @@ def test_what_does_not_hold_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 MISTAKES = {
     "the decision is told before it is forced": (
-        "commit/coordinator:committed:before-flush=kill/first",
+        "commit/coordinator:commit:after-send=kill/last",
+        ("coordinator:committed:before-flush=delay(0.5)",),  # so that the mistake has the time to show
         """
 from coordinator.attempts import Attempts
 from coordinator.protocol import Input
@@ -131,6 +132,7 @@ Attempts._append = wrong
     ),
     "a prepared participant that hears nothing aborts": (
         "silence/participant:ask-peer:before-send=delay/first",
+        (),
         """
 from participant.node import Participant
 from participant.protocol import Input
@@ -145,18 +147,20 @@ node._EVENTS[node.CoordinatorAnswered] = wrong
 """,
     ),
 }
-"""A cell that finds it, and what makes every process of a cluster do it."""
+"""A cell that finds it, what is provoked besides, and what makes every process of a cluster do it."""
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_in_the_engine_is_found(tmp_path: Path, mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("faults.matrix.judge.QUIET_WITHIN_S", 1.0)
-    key, code = MISTAKES[mistake]
+    key, besides, code = MISTAKES[mistake]
+    cell = BY_KEY[key]
+    cell = cell._replace(case=cell.case._replace(provoked=(*cell.case.provoked, *besides)))
     (tmp_path / "sitecustomize.py").write_text(code)
     stage = Arena(tmp_path / "cluster")
     stage.cluster.env["PYTHONPATH"] = str(tmp_path)
     with stage:
-        result = stage.run(BY_KEY[key])
+        result = stage.run(cell)
     assert not result.good
     assert "the point was not reached" not in result.problems
 
