@@ -12,8 +12,7 @@ import pytest
 import coordinator.events as ce
 import participant.events as pe
 from coordinator.settings import CoordinatorSettings
-from tests.memory import operations
-from tests.world import World
+from tests.world import Manual, add, branch, look, put
 from troth.messages import Mark
 
 
@@ -25,7 +24,7 @@ class Counts(NamedTuple):
     b: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
-class Counting(World):
+class Counting(Manual):
     def __init__(self, **arguments: Any) -> None:
         self.to: dict[str, int] = {}
         self.from_: dict[str, int] = {}
@@ -51,27 +50,43 @@ class Counting(World):
         return Counts((self.coordinator.forced, self.coordinator.lazy), *sides)
 
 
-ADD = operations(("add", "x", 1))
-NO = operations(("add", "x", -100, 0))
-READ = operations(("read", "x"))
+ADD_A, ADD_B = branch("a", add(1)), branch("b", add(1))
+NO_A, NO_B = branch("a", add(-100, 0)), branch("b", add(-100, 0))
+READ_A, READ_B = branch("a", look()), branch("b", look())
 # One attempt only, so that an abort is not tried again.
 ONCE = CoordinatorSettings(retry_first_s=60.0, retry_max_s=60.0)
 
 CASES = {
     # case: (branches, client's id, counts)
-    "commit": ((("a", ADD), ("b", ADD)), "", Counts((1, 1), (2, 0, 2, 2), (2, 0, 2, 2))),
-    "commit, client's id": ((("a", ADD), ("b", ADD)), "i", Counts((1, 1), (2, 0, 2, 2), (2, 0, 2, 2))),
-    "abort: a voted YES, b NO": ((("a", ADD), ("b", NO)), "", Counts((0, 0), (1, 1, 2, 1), (0, 0, 1, 1))),
-    "abort, client's id": ((("a", ADD), ("b", NO)), "i", Counts((1, 0), (1, 1, 2, 1), (0, 0, 1, 1))),
-    "one READ_ONLY": ((("a", ADD), ("b", READ)), "", Counts((1, 1), (2, 0, 2, 2), (0, 0, 2, 1))),
-    "every one READ_ONLY": ((("a", READ), ("b", READ)), "", Counts((0, 0), (0, 0, 2, 1), (0, 0, 2, 1))),
-    "every one READ_ONLY, client's id": ((("a", READ), ("b", READ)), "i", Counts((1, 0), (0, 0, 2, 1), (0, 0, 2, 1))),
-    "only one, READ_ONLY": ((("a", READ),), "", Counts((0, 0), (0, 0, 2, 1))),
-    "only one, READ_ONLY, client's id": ((("a", READ),), "i", Counts((1, 0), (0, 0, 2, 1))),
-    "one-phase": ((("a", ADD),), "", Counts((0, 0), (1, 0, 1, 1))),
-    "one-phase NO": ((("a", NO),), "", Counts((0, 0), (0, 0, 1, 1))),
-    "one-phase, client's id": ((("a", ADD),), "i", Counts((1, 1), (1, 0, 1, 1))),
-    "one-phase NO, client's id": ((("a", NO),), "i", Counts((2, 0), (0, 0, 1, 1))),
+    "commit": ((ADD_A, ADD_B), "", Counts((1, 1), (2, 0, 2, 2), (2, 0, 2, 2))),
+    "commit, client's id": (
+        (ADD_A, ADD_B),
+        "i",
+        Counts((1, 1), (2, 0, 2, 2), (2, 0, 2, 2)),
+    ),
+    "abort: a voted YES, b NO": (
+        (ADD_A, NO_B),
+        "",
+        Counts((0, 0), (1, 1, 2, 1), (0, 0, 1, 1)),
+    ),
+    "abort, client's id": (
+        (ADD_A, NO_B),
+        "i",
+        Counts((1, 0), (1, 1, 2, 1), (0, 0, 1, 1)),
+    ),
+    "one READ_ONLY": ((ADD_A, READ_B), "", Counts((1, 1), (2, 0, 2, 2), (0, 0, 2, 1))),
+    "every one READ_ONLY": ((READ_A, READ_B), "", Counts((0, 0), (0, 0, 2, 1), (0, 0, 2, 1))),
+    "every one READ_ONLY, client's id": (
+        (READ_A, READ_B),
+        "i",
+        Counts((1, 0), (0, 0, 2, 1), (0, 0, 2, 1)),
+    ),
+    "only one, READ_ONLY": ((READ_A,), "", Counts((0, 0), (0, 0, 2, 1))),
+    "only one, READ_ONLY, client's id": ((READ_A,), "i", Counts((1, 0), (0, 0, 2, 1))),
+    "one-phase": ((ADD_A,), "", Counts((0, 0), (1, 0, 1, 1))),
+    "one-phase NO": ((NO_A,), "", Counts((0, 0), (0, 0, 1, 1))),
+    "one-phase, client's id": ((ADD_A,), "i", Counts((1, 1), (1, 0, 1, 1))),
+    "one-phase NO, client's id": ((NO_A,), "i", Counts((2, 0), (0, 0, 1, 1))),
 }
 
 
@@ -79,7 +94,7 @@ CASES = {
 def test_counts(case: str) -> None:
     branches, id, expected = CASES[case]
     world = Counting()
-    world.submit(*branches, id=id)
+    world.submits(*branches, id=id)
     world.settle()
     assert world.counts() == expected
 
@@ -87,7 +102,7 @@ def test_counts(case: str) -> None:
 def test_abort_before_the_participant_voted() -> None:
     """2 messages to it, at most 1 from it, at most 1 lazy record; the NO voter hears nothing more."""
     world = Counting()
-    world.submit(("a", ADD), ("b", NO))
+    world.submits(branch("a", add(1)), branch("b", add(-100, 0)))
     world.deliver(1)
     world.flush("b")
     world.deliver(1)
@@ -100,12 +115,12 @@ def test_abort_before_the_participant_voted() -> None:
 def test_one_phase_aborted_and_tried_again_is_lazy() -> None:
     """ABORTED of a one-phase attempt with a client's id is 1L when it is tried again (rule 11)."""
     world = Counting(coordinator_settings=ONCE)
-    world.submit(("b", operations(("set", "x", 1))), ("a", ADD), timeout_s=500)
+    world.submits(branch("b", put(1)), branch("a", add(1)), timeout_s=500)
     world.deliver()
     world.deliver()
     world.flush("b")
     before = world.coordinator.forced, world.coordinator.lazy  # type: ignore[union-attr]
-    world.submit(("b", operations(("set", "x", 2))), id="i", timeout_s=500)
+    world.submits(branch("b", put(2)), id="i", timeout_s=500)
     world.flush("coordinator")
     world.deliver(len(world.net) - 1)
     world.pass_time(6)

@@ -11,36 +11,34 @@ from coordinator.settings import CoordinatorSettings
 from participant.asks import ASKS_MAX, Asks
 from participant.protocol import State as BranchState
 from participant.tables import Log
-from tests.judge import judge
-from tests.memory import LOG, operations
-from tests.world import COORDINATOR, World
+from tests.world import COORDINATOR, LOG, Manual, add, branch, encoded, judge, look
 from troth.messages import Abort, Acknowledged, Commit, Mark, OnePhase, Peer, Prepare, Voted
 from troth.words import AttemptId, Outcome
 
-ADD = operations(("add", "x", 1))
-BOTH = (("a", ADD), ("b", ADD))
-ALONE = (("a", ADD),)
+ADD = encoded(add(1))
+BOTH = (branch("a", add(1)), branch("b", add(1)))
+ALONE = (branch("a", add(1)),)
 
 
-def deliver(world: World, kind: type, *, keep: bool = False) -> None:
+def deliver(world: Manual, kind: type, *, keep: bool = False) -> None:
     world.deliver(next(i for i, letter in enumerate(world.net) if isinstance(letter.message, kind)), keep=keep)
 
 
-def drain_net(world: World) -> None:
+def drain_net(world: Manual) -> None:
     while world.net:
         world.deliver()
 
 
-def delegated(world: World, id: str = "one") -> int:
+def delegated(world: Manual, id: str = "one") -> int:
     """A one-phase attempt whose request is on its way; the client's number."""
-    client = world.submit(*ALONE, id=id)
+    client = world.submits(*ALONE, id=id)
     world.flush(COORDINATOR)
     return client
 
 
 def test_rule_7_the_mark_waits_until_a_dropped_claim_is_durably_dropped() -> None:
     """Else the claim, found again after a crash, is asked about below the mark, where nobody answers."""
-    world = World(coordinator_settings=CoordinatorSettings(retry_first_s=5, retry_max_s=5))
+    world = Manual(coordinator_settings=CoordinatorSettings(retry_first_s=5, retry_max_s=5))
     delegated(world)
     world.lose_lane("a")
     world.open_lane("a")
@@ -53,23 +51,23 @@ def test_rule_7_the_mark_waits_until_a_dropped_claim_is_durably_dropped() -> Non
 
 
 def test_rule_11_whoever_joins_an_abort_that_looks_is_held_to_its_own_content() -> None:
-    world = World(slow=True)
-    world.submit(*BOTH, id="pay")
+    world = Manual(slow=True)
+    world.submits(*BOTH, id="pay")
     world.settle()
     world.abort("pay")
-    other = world.submit(("a", operations(("add", "x", 2))), ("b", ADD), id="pay")
-    same = world.submit(*BOTH, id="pay")
+    other = world.submits(branch("a", add(2)), branch("b", add(1)), id="pay")
+    same = world.submits(*BOTH, id="pay")
     world.settle()
     assert world.replies[other].outcome is Outcome.REFUSED
     assert world.replies[same].outcome is Outcome.COMMITTED
 
 
 def test_rule_11_other_content_that_looks_first_does_not_refuse_the_right_one() -> None:
-    world = World(slow=True)
-    world.submit(*BOTH, id="pay")
+    world = Manual(slow=True)
+    world.submits(*BOTH, id="pay")
     world.settle()
-    other = world.submit(*ALONE, id="pay")
-    same = world.submit(*BOTH, id="pay")
+    other = world.submits(*ALONE, id="pay")
+    same = world.submits(*BOTH, id="pay")
     aborting = world.abort("pay")
     world.settle()
     assert world.replies[other].outcome is Outcome.REFUSED
@@ -78,9 +76,9 @@ def test_rule_11_other_content_that_looks_first_does_not_refuse_the_right_one() 
 
 
 def test_rule_11_of_two_contents_that_look_together_the_first_has_the_id() -> None:
-    world = World(slow=True)
-    first = world.submit(*BOTH, id="pay")
-    other = world.submit(*ALONE, id="pay")
+    world = Manual(slow=True)
+    first = world.submits(*BOTH, id="pay")
+    other = world.submits(*ALONE, id="pay")
     world.settle()
     assert world.replies[first].outcome is Outcome.COMMITTED
     assert world.replies[other].outcome is Outcome.REFUSED
@@ -88,16 +86,16 @@ def test_rule_11_of_two_contents_that_look_together_the_first_has_the_id() -> No
 
 def test_rule_13_the_number_of_a_claimed_attempt_is_nobody_elses_id() -> None:
     """`abort` of the number of somebody's open one-phase attempt once stopped the coordinator."""
-    world = World()
+    world = Manual()
     delegated(world)
-    (number,) = world.sent
+    (number,) = world.watch.sent
     client = world.abort(str(AttemptId(LOG, number)))
     world.settle()
     assert world.replies[client].outcome is Outcome.UNKNOWN
 
 
 def test_rule_12_a_person_is_answered_though_the_participant_answers_first() -> None:
-    world = World()
+    world = Manual()
     delegated(world)
     deliver(world, OnePhase)
     world.crash("a")
@@ -111,7 +109,7 @@ def test_rule_12_a_person_is_answered_though_the_participant_answers_first() -> 
 
 def test_rule_12_what_a_person_said_of_a_one_phase_attempt_survives_a_crash() -> None:
     """The client heard COMMITTED on the person's word; only that word was durable when the coordinator died."""
-    world = World()
+    world = Manual()
     client = delegated(world)
     world.crash("a")  # the request never arrived
     world.resolve("one", "a", Outcome.COMMITTED)
@@ -119,19 +117,19 @@ def test_rule_12_what_a_person_said_of_a_one_phase_attempt_survives_a_crash() ->
     assert world.replies[client].outcome is Outcome.COMMITTED
     world.crash(COORDINATOR)
     world.heal()
-    again = world.submit(*ALONE, id="one")
+    again = world.submits(*ALONE, id="one")
     world.settle()
     assert world.replies[again].outcome is Outcome.COMMITTED
 
 
 def test_rule_12_a_heuristic_record_is_kept_once_and_not_cleared_before_the_end() -> None:
-    world = World()
-    world.submit(*BOTH)
+    world = Manual()
+    world.submits(*BOTH)
     deliver(world, Prepare)
     deliver(world, Prepare)
     world.flush("a")
     world.flush("b")
-    (number,) = world.sent
+    (number,) = world.watch.sent
     name = str(AttemptId(LOG, number))
     world.resolve_branch("a", AttemptId(LOG, number), Outcome.COMMITTED)
     world.flush("a")
@@ -154,10 +152,10 @@ def test_rule_12_a_heuristic_record_is_kept_once_and_not_cleared_before_the_end(
 
 
 def test_rule_5_one_timer_reminds_of_an_attempt_however_many_join_it() -> None:
-    world = World()
+    world = Manual()
     delegated(world)
     for _ in range(20):
-        world.submit(*ALONE, id="one")
+        world.submits(*ALONE, id="one")
     world.net.clear()
     for _ in range(15):
         world.pass_time(1.0)  # the world counts what is said twice at once
@@ -165,7 +163,7 @@ def test_rule_5_one_timer_reminds_of_an_attempt_however_many_join_it() -> None:
 
 
 def test_rule_7_what_is_asked_again_and_again_is_one_alarm() -> None:
-    world = World()
+    world = Manual()
     for caller in range(1000, 1005):
         world.feed(COORDINATOR, ce.Asked(caller, "another log", 1))
     assert len(world.alarms) == 1
@@ -175,17 +173,17 @@ def test_rule_7_what_is_asked_again_and_again_is_one_alarm() -> None:
 
 
 def test_rule_6_peers_are_named_with_the_addresses_that_they_advertise() -> None:
-    world = World()
+    world = Manual()
     world.lose_lane("a")
     world.feed(COORDINATOR, ce.LaneOpened("a", "file-a", world.lives["a"], "a.example:7402", ()))
     world.lanes["a"] = 99
-    world.submit(*BOTH)
-    (prepare,) = [m for m in world.sent[next(iter(world.sent))].items() if m[0] == "b"]
+    world.submits(*BOTH)
+    (prepare,) = [m for m in world.watch.sent[next(iter(world.watch.sent))].items() if m[0] == "b"]
     assert prepare[1].peers == (Peer("a", "a.example:7402", "file-a"),)  # type: ignore[union-attr]
 
 
 def test_rule_8_a_branch_aborted_below_the_mark_is_not_remembered_for_ever() -> None:
-    world = World()
+    world = Manual()
     world.feed("a", pe.Received(LOG, (Prepare(5, ADD, False, ()),)))
     world.flush("a")
     world.feed("a", pe.Received(LOG, (Mark(9, ()),)))
@@ -195,20 +193,20 @@ def test_rule_8_a_branch_aborted_below_the_mark_is_not_remembered_for_ever() -> 
     world.pass_time(2)
     world.flush("a")
     assert not world.participants["a"].logs[LOG].branches
-    assert not world.vote_disks["a"].finished
+    assert not world.remembered("a")
 
 
 # Single calls: each is answered once.
 
 
-def call(world: World, message: object) -> int:
-    caller = world._next()
+def call(world: Manual, message: object) -> int:
+    caller = world.next_number()
     world.feed("a", pe.Received(LOG, (message,), caller))  # type: ignore[arg-type]
     return caller
 
 
 def test_a_call_that_prepares_is_answered_though_its_branch_is_aborted_first() -> None:
-    world = World()
+    world = Manual()
     preparing = call(world, Prepare(5, ADD, False, ()))
     aborting = call(world, Abort(5))
     world.flush("a")
@@ -217,7 +215,7 @@ def test_a_call_that_prepares_is_answered_though_its_branch_is_aborted_first() -
 
 
 def test_a_call_that_prepares_what_is_committed_is_answered() -> None:
-    world = World()
+    world = Manual()
     preparing = call(world, Prepare(5, ADD, False, ()))
     world.flush("a")
     assert isinstance(world.replies[preparing], Voted)
@@ -231,7 +229,7 @@ def test_a_call_that_prepares_what_is_committed_is_answered() -> None:
 
 
 def test_calls_that_commit_or_abort_what_runs_alone_are_answered_once() -> None:
-    world = World()
+    world = Manual()
     world.feed("a", pe.Received(LOG, (OnePhase(5, ADD, world.lives["a"]),)))
     committing, aborting = call(world, Commit(5)), call(world, Abort(5))
     world.flush("a")  # the world refuses a second answer
@@ -240,8 +238,8 @@ def test_calls_that_commit_or_abort_what_runs_alone_are_answered_once() -> None:
 
 
 def test_a_call_that_commits_a_read_only_branch_is_answered() -> None:
-    world = World()
-    call(world, Prepare(5, operations(("read", "x")), True, ()))
+    world = Manual()
+    call(world, Prepare(5, encoded(look()), True, ()))
     world.flush("a")
     committing = call(world, Commit(5))
     assert committing in world.replies
@@ -264,8 +262,8 @@ def test_questions_take_turns_and_one_address_does_not_hold_up_another() -> None
 
 
 def test_the_steps_of_a_transaction_that_is_tried_for_long_are_bounded() -> None:
-    world = World(coordinator_settings=CoordinatorSettings(vote_timeout_s=0.2, retry_max_s=0.1))
-    world.submit(*BOTH, id="pay", timeout_s=300)
+    world = Manual(coordinator_settings=CoordinatorSettings(vote_timeout_s=0.2, retry_max_s=0.1))
+    world.submits(*BOTH, id="pay", timeout_s=300)
     for _ in range(300):
         world.net.clear()
         world.pass_time(0.3)
@@ -295,8 +293,8 @@ def test_rule_7_the_union_of_marks_is_below_what_any_of_them_was_below() -> None
 
 
 def test_rule_5_an_owed_commit_is_sent_again_within_a_second() -> None:
-    world = World()
-    world.submit(*BOTH)
+    world = Manual()
+    world.submits(*BOTH)
     while not any(isinstance(letter.message, Commit) for letter in world.net):
         world.flush("a")
         world.flush("b")
@@ -309,23 +307,23 @@ def test_rule_5_an_owed_commit_is_sent_again_within_a_second() -> None:
 
 
 def test_rule_13_a_doubled_request_at_a_later_incarnation_is_dropped_without_a_word() -> None:
-    world = World()
+    world = Manual()
     request = OnePhase(5, ADD, world.lives["a"])
     world.crash("a")
     world.start("a")
     world.feed("a", pe.Received(LOG, (request,)))
     assert not world.participants["a"].logs[LOG].branches
     world.flush("a")
-    assert world.vote_disks["a"].data["x"] == 10
+    assert world.value("a") == 10
 
 
 def test_rule_7_another_outcome_for_a_branch_whose_true_outcome_was_learned_is_an_alarm() -> None:
-    world = World()
-    world.submit(*BOTH)
+    world = Manual()
+    world.submits(*BOTH)
     deliver(world, Prepare)
     deliver(world, Prepare)
     world.flush("a")
-    (number,) = world.sent
+    (number,) = world.watch.sent
     world.resolve_branch("a", AttemptId(LOG, number), Outcome.COMMITTED)
     world.flush("a")
     world.feed("a", pe.Received(LOG, (Abort(number),)))

@@ -10,17 +10,22 @@ from coordinator import protocol as cp
 from coordinator.node import Coordinator
 from coordinator.settings import CoordinatorSettings
 from coordinator.tables import Attempt, Open, Part, Waiter
+from faults.simulator.disks import VoteDisk
+from faults.simulator.workload import initial_rows
 from participant import protocol as pp
 from participant.node import Participant
 from participant.settings import ParticipantSettings
 from participant.tables import Branch
-from tests.memory import LOG, Memory, operations
+from tests.world import LOG, add, encoded
 from troth.reasons import reason
 from troth.v1.types_pb2 import Code
 from troth.words import AttemptId, Now, Outcome, Vote
 
 NOW = Now(10.0, 10.0)
-WORK = operations(("add", "x", 1, 0))
+WORK = encoded(add(1, 0))
+DISK = VoteDisk("a", "file-a", initial_rows())
+DISK.open()
+PLAN = DISK.resource.plan
 NO = reason(Code.CODE_BELOW_MIN, "no")
 
 # What the inputs carry besides themselves.
@@ -36,11 +41,11 @@ HOLDS_LOCKS = {pp.State.WAITING, pp.State.TRYING, pp.State.RUNNING, pp.State.PRE
 
 
 def participant_in(state: pp.State) -> tuple[Participant, Branch]:
-    node = Participant("a", "file-a", 1, ParticipantSettings(), Memory({"x": 1}).plan, pe.Recovered((), (), (), (), ()))
+    node = Participant("a", "file-a", 1, ParticipantSettings(), PLAN, pe.Recovered((), (), (), (), ()))
     node.start(NOW)
     branch = Branch(AttemptId(LOG, 1), NOW.mono)
     log = node._log(LOG)
-    branch.state, branch.operations, branch.plan = state, WORK, Memory({}).plan(WORK)
+    branch.state, branch.operations, branch.plan = state, WORK, PLAN(WORK)
     branch.reason, branch.done, branch.known = NO, Outcome.COMMITTED, Outcome.COMMITTED
     if state is not pp.State.UNKNOWN:
         log.branches[1] = branch

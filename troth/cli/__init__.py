@@ -35,10 +35,11 @@ _COMMANDS = {
     "resolve": _Command("troth.cli.doubt:resolve", "Resolve a branch in doubt by hand."),
     "unresolved": _Command("troth.cli.doubt:unresolved", "List what the coordinator cannot finish now, and why."),
     "clear": _Command("troth.cli.doubt:clear", "Clear the kept records of a resolution by hand."),
-    "chaos": _Command("faults.chaos.cli:command", "Break a cluster on purpose under load, and check every row."),
     "restore": _Command("troth.cli.restore:command", "Give files that were copied back a new identity."),
-    "failpoints": _Command("faults.matrix.cli:failpoints", "List the points at which a process can be told to fail."),
+    "simulate": _Command("faults.simulator.cli:command", "Run the shipped nodes through seeds of simulated faults."),
+    "chaos": _Command("faults.chaos.cli:command", "Break a cluster on purpose under load, and check every row."),
     "verify": _Command("faults.auditor.cli:command", "Audit logs and data files at rest."),
+    "failpoints": _Command("faults.matrix.cli:failpoints", "List the points at which a process can be told to fail."),
     "check-participant": _Command(
         "faults.conformance.cli:command", "Check a participant, ours or yours, against the whole contract."
     ),

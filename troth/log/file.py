@@ -191,7 +191,7 @@ class LogFile:
     seen: dict[str, int]
     """The highest durable number stored here of each other file, by identity."""
 
-    def __init__(self, path: Path, lock: FileLock, connection: sqlite3.Connection, kind: _Kind) -> None:
+    def __init__(self, path: Path, lock: FileLock | None, connection: sqlite3.Connection, kind: _Kind) -> None:
         self.path = path
         self.connection = connection
         self.created = kind == "fresh"
@@ -226,9 +226,7 @@ class LogFile:
         """
 
         def create(connection: sqlite3.Connection, kind: _Kind) -> None:
-            run_script(connection, _SCHEMA + schema)
-            facts = {"role": role, "name": name, "identity": new_identity(), "durable": 0, "created_at": time.time()}
-            connection.executemany("INSERT INTO troth_meta VALUES (?, ?)", facts.items())
+            _make_tables(connection, role, name, new_identity(), schema, at=time.time())
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT}")
             if on_create is not None and kind == "fresh":
@@ -241,6 +239,15 @@ class LogFile:
             return kind
 
         return cls._open(path, check, create, wait_s)
+
+    @classmethod
+    def in_memory(cls, *, role: Role, name: str, identity: str, schema: str) -> LogFile:
+        """A new log that is on no disk and that no process holds: for the simulator, which lets a crash lose what was
+        not flushed by never running it."""
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        connection.execute("PRAGMA foreign_keys = ON")
+        _make_tables(connection, role, name, identity, schema, at=0.0)
+        return cls(Path(f"{name}.db"), None, connection, "fresh")
 
     @classmethod
     def open_any(cls, path: Path, *, wait_s: float = OPEN_WAIT_S) -> LogFile:
@@ -326,10 +333,17 @@ class LogFile:
         try:
             self.connection.close()
         finally:
-            self._lock.release()
+            if self._lock is not None:
+                self._lock.release()
 
 
 _Kind = Literal["fresh", "adopt", "existing"]
+
+
+def _make_tables(connection: sqlite3.Connection, role: Role, name: str, identity: str, schema: str, at: float) -> None:
+    run_script(connection, _SCHEMA + schema)
+    facts = {"role": role, "name": name, "identity": identity, "durable": 0, "created_at": at}
+    connection.executemany("INSERT INTO troth_meta VALUES (?, ?)", facts.items())
 
 
 def new_identity() -> str:

@@ -1,0 +1,397 @@
+"""What is checked while a run goes on: nothing leaves a process before what it promises is on a disk, no promise is
+broken later, and locks are held exactly while they must be.
+
+Every check is made on what a process sends, queues or has made durable; the nodes' own tables are asked only who leads
+an attempt, which file a lane goes to, and which branches have a lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import coordinator.events as ce
+import participant.events as pe
+from coordinator.protocol import State
+from faults.simulator.checks.counts import Counts
+from faults.simulator.disks import LOG, VoteDisk
+from faults.simulator.model import Work
+from faults.simulator.scenario import COORDINATOR
+from faults.simulator.violation import Violation, require
+from faults.simulator.workload import Parts
+from troth.messages import (
+    Abort,
+    Acknowledged,
+    Answered,
+    Commit,
+    Mark,
+    OnePhase,
+    OnePhaseEnded,
+    Prepare,
+    Question,
+    Voted,
+)
+from troth.words import ASSIGNED, Answer, AttemptId, Outcome, Vote
+
+if TYPE_CHECKING:
+    from faults.simulator.world import Client, World
+
+ENDING = (pe.Apply, pe.Undo, pe.Resolve)
+"""Jobs with which a branch's locks go."""
+
+
+class Watch:
+    """What was seen so far of a world, and the checks of each thing that happens in it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.sent: dict[int, dict[str, Prepare | OnePhase]] = {}
+        """Every prepare and one-phase request that was sent: number -> participant -> message."""
+        self.sent_to: dict[tuple[int, str], VoteDisk] = {}
+        """The file that each was meant for."""
+        self.ids: dict[int, str] = {}
+        """The transaction id of every attempt that was sent."""
+        self.numbers: dict[str, list[int]] = {}
+        """The attempts that were sent, by transaction id."""
+        self.works: dict[bytes, Work] = {}
+        """What each branch that was ever submitted does, by its operations."""
+        self.told: dict[str, set[Outcome]] = {}
+        """What clients heard of each id that one of them chose."""
+        self.refused: set[int] = set()
+        """Clients whose submission was not run."""
+        self.counts = Counts()
+        self._aborted: set[int] = set()
+        """Attempts that some participant was told to be aborted."""
+        self._overruled: set[str] = set()
+        """Ids of which another writer found the register empty, and wrote ABORTED."""
+        self._heard_abort: dict[tuple[int, str], int] = {}
+        """The life in which a participant heard that a branch is aborted."""
+        self._denied: set[tuple[int, str]] = set()
+        """Branches of which their participant said NO or ABORTED."""
+        self._repeats: dict[tuple[type, str, int], tuple[float, int]] = {}
+        self.opened: dict[str, tuple[float, int]] = {}
+        """How often a lane opened at the latest time."""
+
+    # What is known.
+
+    def updating(self, number: int) -> set[str]:
+        """The participants that the attempt changes something at."""
+        return {name for name, m in self.sent.get(number, {}).items() if not (isinstance(m, Prepare) and m.read_only)}
+
+    def decided(self, number: int) -> Outcome | None:
+        return self._world.decision_disk.ledger.outcomes.get(number)
+
+    def attempts_of(self, id: str) -> list[int]:
+        """Every attempt of a transaction that was sent or claimed."""
+        claimed = self._world.decision_disk.ledger.claimed_of.get(id, ())
+        return sorted({*self.numbers.get(id, ()), *claimed})
+
+    def by_hand(self, number: int) -> bool:
+        """Whether a person decided a one-phase attempt at the coordinator."""
+        ledger = self._world.decision_disk.ledger
+        if not ledger.by_hand:
+            return False
+        alone = number in ledger.claimed or any(type(m) is OnePhase for m in self.sent.get(number, {}).values())
+        return alone and any(settled == number for settled, _ in ledger.by_hand)
+
+    def committed(self, number: int) -> bool:
+        """Whether the attempt is durably committed: by the log, a person, or the participant that decided alone."""
+        if self.decided(number) is Outcome.COMMITTED or self.by_hand(number):
+            return True
+        alone = [name for name, m in self.sent.get(number, {}).items() if type(m) is OnePhase]
+        return any(self.sent_to[number, name].ledger.ended(number) for name in alone)
+
+    # Processes.
+
+    def started(self, name: str) -> None:
+        """Locks are taken again before anything is served, and what the file says is what was seen of it."""
+        world = self._world
+        disk, table = world.vote_disks[name], world.participants[name].lock_table
+        missing = [n for n in disk.ledger.prepared if AttemptId(LOG, n) not in table]
+        require(not missing, f"locks: {name} starts without those of its prepared {missing}")
+        require(disk.history() == list(disk.ledger.applied), f"{name}'s file has another history than what was flushed")
+
+    def swept(self, name: str) -> None:
+        """After each flush: what is prepared holds its locks, what is ended holds none."""
+        world = self._world
+        disk, node = world.vote_disks[name], world.participants[name]
+        ending = {job.attempt.number for _, job, _ in disk.queue if type(job) in ENDING}
+        table = node.lock_table
+        for number in disk.ledger.prepared:
+            if number not in ending and AttemptId(LOG, number) not in table:
+                raise Violation(f"locks: {number} is prepared at {name} and holds none")
+        for number in ending:
+            if AttemptId(LOG, number) in table:
+                raise Violation(f"locks: {number} is ended at {name} and holds some")
+
+    # What is queued.
+
+    def queues(self, name: str, job: Any) -> None:
+        self.counts.queues(name, job)
+        if type(job) is pe.Try and not job.read_only:
+            heard = self._heard_abort.get((job.attempt.number, name))
+            again = heard is not None and heard == self._world.lives[name]
+            require(not again, f"rule 8: {name} tries {job.attempt.number}, of which it has heard that it is aborted")
+        if type(job) is pe.RunAlone:
+            request = self.sent.get(job.attempt.number, {}).get(name)
+            foreign = type(request) is OnePhase and request.incarnation != self._world.lives[name]
+            require(not foreign, f"rule 13: {name} runs {job.attempt.number}, which is meant for another incarnation")
+        if type(job) is ce.Committed:
+            require(job.number not in self._aborted, f"rule 2: {job.number} commits, and a participant heard ABORTED")
+            for branch in job.branches:
+                file = self.sent_to[job.number, branch.participant]
+                if branch.updating and job.number not in file.ledger.voted:
+                    raise Violation(f"rule 2: {job.number} commits without a durable YES of {branch.participant}")
+
+    def decides(self, effect: ce.Decide) -> None:
+        """Rule 9: when COMMITTED is decided, whoever voted READ_ONLY is still at the end of its lane as far as this
+        coordinator knows, and holds its locks if so it is."""
+        if effect.outcome is not Outcome.COMMITTED:
+            return
+        world = self._world
+        assert world.coordinator is not None
+        for name, part in world.coordinator.attempts[effect.number].parts.items():
+            self.sent_to[effect.number, name].ledger.judged.add(effect.number)
+            if part.vote is Vote.READ_ONLY:
+                node, lane = world.participants.get(name), world.coordinator.lanes[name]
+                known = lane.open and lane.incarnation == part.incarnation
+                require(known, f"rule 9: {effect.number} is decided, and {name} is gone that voted READ_ONLY")
+                there = node is not None and node.incarnation == part.incarnation
+                held = node is not None and AttemptId(LOG, effect.number) in node.lock_table
+                require(held or not there, f"rule 9: {effect.number} is decided, and {name} holds no locks of it")
+
+    def rival(self, decided: ce.Decided) -> None:
+        """What the register told another writer that proposed ABORTED."""
+        if decided.outcome is Outcome.ABORTED:
+            self._overruled.add(decided.id)
+
+    # What the coordinator says.
+
+    def says_down(self, name: str, message: Any) -> None:
+        self.counts.says_down(name, message)
+        handler = _DOWN.get(type(message))
+        if handler is not None:
+            handler(self, name, message)
+
+    def _starts(self, name: str, message: Prepare | OnePhase) -> None:
+        world = self._world
+        assert world.coordinator is not None
+        number = message.number
+        attempt = world.coordinator.attempts[number]
+        submission = attempt.submission
+        assert submission is not None
+        sent = self.sent.setdefault(number, {})
+        if name in sent:
+            raise Violation(f"rule 4: {type(message).__name__} {number} is sent to {name} twice")
+        if not sent:
+            require(number not in self.ids, f"section 4: number {number} is used twice")
+            self.ids[number] = attempt.id
+            self.numbers.setdefault(attempt.id, []).append(number)
+        sent[name] = message
+        identity = attempt.parts[name].identity
+        disk = next(disk for disk in world.files[name] if disk.identity == identity)
+        self.sent_to[number, name] = disk
+        disk.ledger.works[number] = self.works[message.operations]
+        if type(message) is OnePhase and submission.chosen and number not in world.decision_disk.ledger.claims:
+            raise Violation(f"rule 13: {number} is sent before its submitted record is durable")
+
+    def _commits(self, name: str, message: Commit) -> None:
+        self._says_committed(name, message.number)
+        world = self._world
+        assert world.coordinator is not None
+        file = self.sent_to.get((message.number, name))
+        if file is not None and world.coordinator.lanes[name].identity != file.identity:
+            raise Violation(f"rule 5: the commit of {message.number} goes to another file than {file.identity}")
+        self._not_too_often(name, message)
+
+    def _says_committed(self, name: str, number: int) -> None:
+        if self.decided(number) is not Outcome.COMMITTED:
+            raise Violation(f"rule 2: {name} is told COMMITTED of {number} before the decision is durable")
+
+    def _aborts(self, name: str, message: Any) -> None:
+        """A branch that only looks is released by any answer, also by one that is presumed (rule 9)."""
+        sent = self.sent.get(message.number, {}).get(name)
+        if type(sent) is Prepare and sent.read_only:
+            return
+        if self.decided(message.number) is Outcome.COMMITTED:
+            raise Violation(f"rule 2: {name} is told ABORTED of {message.number}, which is committed")
+        self._aborted.add(message.number)
+
+    def _answers_down(self, name: str, message: Answered) -> None:
+        if message.answer is Answer.COMMITTED:
+            self._says_committed(name, message.number)
+        elif message.answer is Answer.ABORTED:
+            self._aborts(name, message)
+
+    def _not_too_often(self, name: str, message: Any) -> None:
+        """Rule 5: with backoff. The same thing once at one time, and once more for each lane that opens then."""
+        now, key = self._world.mono, (type(message), name, message.number)
+        at, times = self._repeats.get(key, (now, 0))
+        times = times + 1 if at == now else 1
+        self._repeats[key] = now, times
+        opened_at, opened = self.opened.get(name, (now, 0))
+        if times > 1 + (opened if opened_at == now else 0):
+            raise Violation(f"rule 5: {type(message).__name__} {message.number} goes to {name} {times} times at once")
+
+    def _marks(self, name: str, mark: Mark) -> None:
+        """Rule 7: below it everything is ended, but for what it lists."""
+        world, ledger = self._world, self._world.decision_disk.ledger
+        for number in ledger.claims:
+            if number < mark.low and number not in mark.excepted:
+                raise Violation(f"rule 7: the mark {mark.low} passes the claimed {number}")
+        for number, branches in ledger.owed.items():
+            if number < mark.low and number not in mark.excepted:
+                for branch in branches:
+                    file = self.sent_to[number, branch.participant].ledger
+                    settled = (number, branch.participant) in ledger.heuristics
+                    if branch.updating and not file.ended(number) and not settled:
+                        raise Violation(f"rule 7: the mark passes {number}, which is owed to {branch.participant}")
+        require(world.coordinator is not None, "a mark of nobody")
+
+    def hears(self, name: str, batch: Iterable[Any]) -> None:
+        """Messages arrive at a participant."""
+        for message in batch:
+            if type(message) is Abort:
+                self._heard_abort[message.number, name] = self._world.lives[name]
+
+    # What a participant says.
+
+    def says_up(self, name: str, message: Any) -> None:
+        self.counts.says_up(name, message)
+        kind = type(message)
+        number, ledger = getattr(message, "number", 0), self._world.vote_disks[name].ledger
+        if kind is Voted and message.vote is Vote.YES:
+            known = number in ledger.prepared or number in ledger.outcomes or number in ledger.heuristics
+            require(known, f"rule 6: {name} votes YES for {number} without a durable record")
+            self._is_locked(name, number)
+        elif kind is Voted and message.vote is Vote.READ_ONLY:
+            self._is_locked(name, number)
+            self._reads_durably(name, number)
+        elif kind is Acknowledged and message.heuristic is None:
+            below = number not in ledger.prepared and number in ledger.applied
+            require(
+                below or number in ledger.applied, f"rule 6: {name} acknowledges {number}, which it has not applied"
+            )
+        elif kind is Acknowledged:
+            require(
+                ledger.heuristics[number].known is Outcome.COMMITTED, f"rule 12: {name} acknowledges {number} too early"
+            )
+        elif kind is OnePhaseEnded and message.outcome is Outcome.COMMITTED:
+            require(number in ledger.applied, f"rule 13: {name} says that {number} committed and has not applied it")
+        elif kind is Voted or kind is OnePhaseEnded or (kind is Answered and message.answer is Answer.ABORTED):
+            self._denies(name, number, late=kind is Voted)
+
+    def _denies(self, name: str, number: int, *, late: bool) -> None:
+        """NO or ABORTED was said: then the branch is never applied. A prepare that comes again below the mark is voted
+        NO whatever became of it."""
+        if number not in self._world.vote_disks[name].ledger.applied:
+            self._denied.add((number, name))
+        else:
+            require(late, f"rule 13: {name} says ABORTED of {number}, which it has applied")
+
+    def _is_locked(self, name: str, number: int) -> None:
+        world = self._world
+        ledger = world.vote_disks[name].ledger
+        queue = world.vote_disks[name].queue
+        if AttemptId(LOG, number) in world.participants[name].lock_table or number not in ledger.prepared:
+            return
+        ending = any(type(job) in ENDING and job.attempt.number == number for _, job, _ in queue)
+        require(ending, f"locks: {name} votes for {number} and holds no lock of it")
+
+    def _reads_durably(self, name: str, number: int) -> None:
+        """Section 4: what it has read survives the reader: everything queued before its trial is flushed."""
+        ledger = self._world.vote_disks[name].ledger
+        require(
+            number in ledger.tried, f"section 4: {name} votes READ_ONLY for {number} before what it read is durable"
+        )
+
+    def flushed(self, name: str) -> None:
+        """After each flush, before anybody hears of it: nothing is applied that was denied."""
+        if name == COORDINATOR:
+            return
+        ledger = self._world.vote_disks[name].ledger
+        for number in ledger.newly_applied():
+            if (number, name) in self._denied and number not in ledger.heuristics:
+                raise Violation(f"{name} applies {number}, of which it had said NO or ABORTED")
+
+    def vouches(self, name: str, number: int, answer: Any) -> None:
+        """Rule 6: what a peer says of an attempt that is not ended is on a disk, its own or that of who told it."""
+        if answer is Answer.COMMITTED:
+            require(
+                self.decided(number) is Outcome.COMMITTED, f"rule 6: {name} says that {number} committed; it has not"
+            )
+        elif answer is Answer.ABORTED and self.decided(number) is Outcome.COMMITTED:
+            raise Violation(f"rule 6: {name} says that {number} is aborted; it committed")
+        elif answer is Answer.ABORTED and self._may_commit(number):
+            disks = [disk for files in self._world.files.values() for disk in files]
+            refused = any(disk.ledger.outcomes.get(number) is Outcome.ABORTED for disk in disks)
+            require(refused, f"rule 6: {name} vouches for the abort of {number}, and no refusal is durable")
+
+    def _may_commit(self, number: int) -> bool:
+        coordinator = self._world.coordinator
+        attempt = coordinator.attempts.get(number) if coordinator is not None else None
+        return attempt is not None and attempt.state is not State.RECORDING_ABORT
+
+    # Clients.
+
+    def submitted(self, client: int, id: str, parts: Parts) -> None:
+        for one in parts:
+            self.works[one.operations] = one.work
+
+    def answers(self, client: int, asked: Client, value: Any) -> None:
+        """Rule 11: an answer is a promise."""
+        if type(value) is not ce.Result:
+            return
+        if value.outcome is Outcome.REFUSED:
+            self.refused.add(client)
+        if value.outcome not in (Outcome.COMMITTED, Outcome.ABORTED):
+            return
+        overruled = value.outcome is Outcome.COMMITTED and value.id in self._overruled
+        require(not overruled, f"rule 2: {value.id} is told COMMITTED, and another writer's ABORTED came first")
+        chosen = bool(asked.id) and not asked.id.startswith(ASSIGNED)
+        numbers = self.attempts_of(value.id)
+        by_hand = any(map(self.by_hand, numbers))
+        if asked.id:
+            heard = self.told.setdefault(asked.id, set())
+            heard.add(value.outcome)
+            # A person may contradict what a participant decided alone and had said before (rule 12).
+            require(by_hand or len(heard) < 2, f"rule 11: {asked.id} is told both outcomes")
+        durable = self._world.decision_disk.ledger.outcomes
+        if value.outcome is Outcome.ABORTED:
+            known = not chosen or durable.get(asked.id) is Outcome.ABORTED
+            require(known, f"rule 11: {asked.id} is told ABORTED, and that is not durable")
+            done = [] if chosen or by_hand else [n for n in numbers if self.committed(n)]
+            require(not done, f"rule 11: {value.id} is told ABORTED and is committed by {done}")
+            return
+        self._told_committed(asked, value, numbers, chosen)
+
+    def _told_committed(self, asked: Client, value: ce.Result, numbers: list[int], chosen: bool) -> None:
+        ledger = self._world.decision_disk.ledger
+        committed = [n for n in numbers if self.committed(n)]
+        if chosen and ledger.outcomes.get(asked.id) is not Outcome.COMMITTED and not committed:
+            raise Violation(f"rule 11: {asked.id} is told COMMITTED, and it is not durable")
+        readers = [n for n in numbers if n in self.sent and not self.updating(n)]
+        require(committed or readers, f"rule 11: {value.id} is told COMMITTED, and nothing durable says so")
+        for number in committed:
+            content = {name: message.operations for name, message in self.sent.get(number, {}).items()}
+            wanted = {one.participant: one.operations for one in asked.parts}
+            same = not wanted or not content or content == wanted
+            require(same, f"rule 11: {asked.id} committed other content than this client asked for")
+            if value.applied:
+                self._all_applied(value.id, number)
+
+    def _all_applied(self, id: str, number: int) -> None:
+        missing = {name for name in self.updating(number) if not self.sent_to[number, name].ledger.ended(number)}
+        settled = {name for name in missing if (number, name) in self._world.decision_disk.ledger.by_hand}
+        require(missing == settled, f"rule 3: {id} is told applied; {missing} have not")
+
+
+_DOWN: dict[type, Any] = {
+    Prepare: Watch._starts,
+    OnePhase: Watch._starts,
+    Commit: Watch._commits,
+    Abort: Watch._aborts,
+    Answered: Watch._answers_down,
+    Question: Watch._not_too_often,
+    Mark: Watch._marks,
+}

@@ -1,0 +1,155 @@
+"""The simulated disks: the shipped logs over SQLite in memory, and a queue before them.
+
+What is queued has not happened; `flush` runs some of it in one transaction, as the writer thread does with a batch, and
+from then on it survives. So a crash loses what was queued behind any point, and a batch is on the disk whole or not at
+all, which is what SQLite's write-ahead log makes of any subset of pages and any torn end that a crash leaves (tried on
+real files by the tests of the log). `Ledger`s keep beside each file what the checks need to know of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import coordinator.log
+import participant.log
+from coordinator.events import Entry
+from coordinator.log import DecisionLog
+from faults.simulator.ledgers import DecisionLedger, VoteLedger
+from faults.simulator.model import SCHEMA, TABLES, Rows, number_in
+from participant.log import VoteLog
+from participant.resources.setup import apply_schema
+from participant.resources.sqlite import SQLiteResource
+from troth.log import LogFile
+
+LOG = "00000000000000aa"
+"""The identity of the simulated coordinator's log."""
+
+
+class DiskFailed(Exception):
+    """The disk said no in the middle of a batch: nothing of it is there, and the process stops."""
+
+
+class Disk(ABC):
+    """A file and the queue before it."""
+
+    file: LogFile
+    log: Any
+
+    def __init__(self) -> None:
+        self.queue: list[tuple[int, Any, bool]] = []
+        """Number, job, forced: what the process has queued and nothing has run."""
+
+    @abstractmethod
+    def open(self) -> Any:
+        """The log as a new process finds it; returns what it recovers."""
+
+    @abstractmethod
+    def _note(self, n: int, job: Any, result: Any) -> None:
+        """Tells the ledger of a job that is durable now."""
+
+    def flush(self, count: int | None = None, *, full: bool = False) -> list[tuple[int, Any]]:
+        """Makes the first `count` queued jobs durable, all by default; their numbers and results. With `full` the disk
+        has no room for one page more: DiskFailed when it would have needed one."""
+        batch = self.queue[:count]
+        if not batch:
+            return []
+        del self.queue[: len(batch)]
+        with self._no_room() if full else contextlib.nullcontext():
+            self.file.begin()
+            try:
+                results = dict(self.log.write([(n, job) for n, job, _ in batch]))
+                self.file.commit(len(batch))
+            except BaseException as error:
+                if self.file.connection.in_transaction:
+                    self.file.connection.execute("ROLLBACK")
+                if full:
+                    raise DiskFailed(str(error)) from error
+                raise
+        done = []
+        for n, job, _ in batch:
+            self._note(n, job, results.get(n))
+            done.append((n, results.get(n)))
+        return done
+
+    @contextlib.contextmanager
+    def _no_room(self) -> Iterator[None]:
+        connection = self.file.connection
+        (most,) = connection.execute("PRAGMA max_page_count").fetchone()
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+        try:
+            yield
+        finally:
+            connection.execute(f"PRAGMA max_page_count = {most}")
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class DecisionDisk(Disk):
+    """The coordinator's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.file = LogFile.in_memory(role="coordinator", name="c", identity=LOG, schema=coordinator.log.SCHEMA)
+        self.ledger = DecisionLedger()
+
+    def open(self) -> DecisionLog:
+        self.queue.clear()
+        log = self.log = DecisionLog(self.file)
+        return log
+
+    def look_up(self, key: str | int) -> Entry | None:
+        entry: Entry | None = self.log.look_up(key)
+        return entry
+
+    def _note(self, n: int, job: Any, result: Any) -> None:
+        self.ledger.note(job, result)
+
+
+class VoteDisk(Disk):
+    """A participant's file."""
+
+    def __init__(self, name: str, identity: str, rows: Rows) -> None:
+        super().__init__()
+        self.file = LogFile.in_memory(role="participant", name=name, identity=identity, schema=participant.log.SCHEMA)
+        apply_schema(self.file.connection, SCHEMA)
+        for (table, key), row in rows.rows.items():
+            columns = ", ".join(row)
+            marks = ", ".join("?" * len(row))
+            self.file.connection.execute(
+                f"INSERT INTO {table} (k, {columns}) VALUES (?, {marks})", (key, *row.values())
+            )
+        self.identity = identity
+        self.initial = rows.copy()
+        self.ledger = VoteLedger(name, identity)
+        self.resource: SQLiteResource
+        """Of the latest process."""
+
+    def open(self) -> VoteLog:
+        self.queue.clear()
+        self.resource = SQLiteResource(self.file.connection, self.file.name)
+        log = self.log = VoteLog(self.file, self.resource, history=True)
+        return log
+
+    def rows(self) -> Rows:
+        """What is in the tables now."""
+        return Rows({(table, key): row for table in TABLES for key, row in self._table(table)})
+
+    def history(self) -> list[int]:
+        """The numbers of the attempts applied, in order, by the file's own history."""
+        return [n for (n,) in self.file.connection.execute("SELECT number FROM troth_history ORDER BY position")]
+
+    def _table(self, table: str) -> Iterator[tuple[Any, dict[str, int | None]]]:
+        cursor: sqlite3.Cursor = self.file.connection.execute(f"SELECT * FROM {table}")
+        names = [column for column, *_ in cursor.description]
+        for row in cursor:
+            values: Mapping[str, Any] = dict(zip(names, row, strict=True))
+            yield values["k"], {name: number_in(value) for name, value in values.items() if name != "k"}
+
+    def _note(self, n: int, job: Any, result: Any) -> None:
+        self.ledger.note(job, result)

@@ -1,0 +1,193 @@
+"""What is durable, as the checks know it: gathered from each record as it was flushed, apart from the files themselves.
+
+Nothing is ever forgotten here, so a later outcome can be held against an earlier one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import coordinator.events as ce
+import participant.events as pe
+from faults.simulator.model import Work, footprint
+from faults.simulator.violation import Violation, require
+from troth.words import Outcome
+
+
+class VoteLedger:
+    """Of one participant's file; attempts by number, as there is one coordinator log."""
+
+    def __init__(self, name: str, identity: str) -> None:
+        self.name = name
+        self.identity = identity
+        self.prepared: dict[int, pe.Try] = {}
+        self.voted: set[int] = set()
+        """Every attempt that ever had a prepared record."""
+        self.outcomes: dict[int, Outcome] = {}
+        """Every outcome ever remembered, heuristic ones not."""
+        self.heuristics: dict[int, pe.Heuristic] = {}
+        self.applied: dict[int, int] = {}
+        """Position of each applied attempt in the order applied."""
+        self._new: list[int] = []
+        self.tried: dict[int, int] = {}
+        """How many were applied when the attempt was tried last, and so what it saw."""
+        self.rows: dict[int, bytes] = {}
+        """What the trial read."""
+        self.judged: set[int] = set()
+        """Attempts whose votes are counted: what a late prepare makes this file look at again is nobody's."""
+        self.works: dict[int, Work] = {}
+        """What each attempt does, as its author wrote it; told by `Watch` when it is sent."""
+
+    def note(self, job: Any, result: Any) -> None:
+        """A job that is durable now. Raises Violation when it contradicts an earlier one."""
+        kind = type(job)
+        if kind is pe.Try or kind is pe.RunAlone:
+            if type(result) is pe.Tried:
+                self._tried(job, result)
+        elif kind is pe.Apply:
+            number = job.attempt.number
+            require(number in self.prepared, f"{self.name} applies {number}, which is not prepared")
+            del self.prepared[number]
+            self._ends(number, Outcome.COMMITTED)
+            self._applies(number)
+        elif kind is pe.Undo:
+            self.prepared.pop(job.attempt.number, None)
+            self._ends(job.attempt.number, Outcome.ABORTED)
+        elif kind is pe.Resolve:
+            found = self.prepared.pop(job.attempt.number)
+            if job.outcome is Outcome.COMMITTED:
+                self._applies(job.attempt.number)
+            self.heuristics[job.attempt.number] = pe.Heuristic(job.attempt, job.outcome, None, job.at, found.peers)
+        elif kind is pe.Learn:
+            number = job.attempt.number
+            self.heuristics[number] = self.heuristics[number]._replace(known=job.outcome)
+
+    def ended(self, number: int) -> bool:
+        """Whether the branch is applied here, or settled by a person."""
+        return number in self.applied or number in self.heuristics
+
+    def _tried(self, job: Any, result: pe.Tried) -> None:
+        number = job.attempt.number
+        if number not in self.judged:
+            self.tried[number] = len(self.applied)
+            self.rows[number] = result.rows
+        if type(job) is pe.RunAlone:
+            self._ends(number, Outcome.COMMITTED)
+            self._applies(number)
+        elif not job.read_only:
+            require(number not in self.outcomes, f"rule 8: {self.name} prepares {number}, which is ended there")
+            self._exclude(number)
+            self.prepared[number] = job
+            self.voted.add(number)
+
+    def _exclude(self, number: int) -> None:
+        """No two prepared branches touch one row, unless both only look or both only add."""
+        wanted = footprint(self.works.get(number, ()))
+        for other in self.prepared:
+            for slot, how in footprint(self.works.get(other, ())).items():
+                if slot in wanted and (how != wanted[slot] or how == "write"):
+                    raise Violation(f"locks: {number} and {other} are both prepared at {self.name} on {slot}")
+
+    def _ends(self, number: int, outcome: Outcome) -> None:
+        before = self.outcomes.setdefault(number, outcome)
+        if before is not outcome:
+            raise Violation(f"stability: {number} was {before.name} at {self.name} and is {outcome.name} now")
+
+    def _applies(self, number: int) -> None:
+        require(number not in self.applied, f"{self.name} applies {number} twice")
+        self.applied[number] = len(self.applied)
+        self._new.append(number)
+
+    def newly_applied(self) -> list[int]:
+        """Those since the last call."""
+        new, self._new = self._new, []
+        return new
+
+
+class DecisionLedger:
+    """Of the coordinator's log."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str | int, Outcome] = {}
+        """Every outcome that was ever durable, by number and by client's id."""
+        self.owed: dict[int, tuple[ce.Owed, ...]] = {}
+        """Branches of every committed attempt that is not ended."""
+        self.committed: dict[int, ce.Committed] = {}
+        self.claims: dict[int, str] = {}
+        """One-phase attempts that are open."""
+        self.claimed: dict[int, str] = {}
+        """The id of every one-phase attempt that ever was."""
+        self.claimed_of: dict[str, list[int]] = {}
+        """The same the other way."""
+        self.heuristics: dict[tuple[int, str], ce.Heuristic] = {}
+        """Kept ones, by attempt and participant."""
+        self.by_hand: set[tuple[int, str]] = set()
+        """Branches that a person settled at the coordinator, cleared or not."""
+        self.recorded: set[tuple[int, str]] = set()
+        """Every branch that a heuristic record was ever kept of."""
+        self.horizon = 0.0
+
+    def note(self, record: Any, result: Any) -> None:
+        """A record that is durable now. Raises Violation when it contradicts an earlier one."""
+        handler = _NOTES.get(type(record))
+        if handler is not None:
+            handler(self, record, result)
+
+    def _commits(self, record: ce.Committed, _: Any) -> None:
+        self._ends(record.number, record.id, Outcome.COMMITTED)
+        self.committed[record.number] = record
+        if any(branch.updating for branch in record.branches):
+            self.owed[record.number] = record.branches
+
+    def _aborts(self, record: ce.Aborted, _: Any) -> None:
+        for number in [number for number, id in self.claims.items() if id == record.id]:
+            del self.claims[number]
+        self._ends(record.number, record.id, Outcome.ABORTED)
+
+    def _claims(self, record: ce.Claimed, _: Any) -> None:
+        require(record.id not in self.claims.values(), f"rule 13: {record.id} is claimed twice")
+        self.claims[record.number] = self.claimed[record.number] = record.id
+        self.claimed_of.setdefault(record.id, []).append(record.number)
+
+    def _settles(self, record: ce.Settled, _: Any) -> None:
+        self._ends(record.number, self.claims.pop(record.number), Outcome.COMMITTED)
+
+    def _drops(self, record: ce.Dropped, _: Any) -> None:
+        del self.claims[record.number]
+
+    def _ended(self, record: ce.Ended, _: Any) -> None:
+        del self.owed[record.number]
+
+    def _heuristic(self, record: ce.Heuristic, _: Any) -> None:
+        key = record.number, record.participant
+        self.heuristics[key] = record
+        self.recorded.add(key)
+        if record.reason:
+            self.by_hand.add(key)
+
+    def _clears(self, record: ce.Cleared, _: Any) -> None:
+        self.heuristics.pop((record.number, record.participant), None)
+
+    def _expires(self, record: ce.Expired, horizon: float) -> None:
+        require(horizon >= self.horizon, f"rule 11: the horizon goes back from {self.horizon} to {horizon}")
+        self.horizon = horizon
+
+    def _ends(self, number: int, id: str | None, outcome: Outcome) -> None:
+        for key in (number, id):
+            if key is not None:
+                before = self.outcomes.setdefault(key, outcome)
+                if before is not outcome:
+                    raise Violation(f"stability: {key} was {before.name} in the log and is {outcome.name} now")
+
+
+_NOTES: dict[type, Any] = {
+    ce.Committed: DecisionLedger._commits,
+    ce.Aborted: DecisionLedger._aborts,
+    ce.Claimed: DecisionLedger._claims,
+    ce.Settled: DecisionLedger._settles,
+    ce.Dropped: DecisionLedger._drops,
+    ce.Ended: DecisionLedger._ended,
+    ce.Heuristic: DecisionLedger._heuristic,
+    ce.Cleared: DecisionLedger._clears,
+    ce.Expired: DecisionLedger._expires,
+}
