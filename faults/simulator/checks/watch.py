@@ -209,13 +209,17 @@ class Watch:
             raise Violation(f"rule 2: {name} is told COMMITTED of {number} before the decision is durable")
 
     def _aborts(self, name: str, message: Any) -> None:
-        """A branch that only looks is released by any answer, also by one that is presumed (rule 9)."""
-        sent = self.sent.get(message.number, {}).get(name)
+        """A branch that only looks is released by any answer, also by one that is presumed (rule 9); and a question
+        that comes when the attempt is ended and its outcome dropped is answered by presumption (rule 7)."""
+        number = message.number
+        sent = self.sent.get(number, {}).get(name)
         if type(sent) is Prepare and sent.read_only:
             return
-        if self.decided(message.number) is Outcome.COMMITTED:
-            raise Violation(f"rule 2: {name} is told ABORTED of {message.number}, which is committed")
-        self._aborted.add(message.number)
+        if self.decided(number) is Outcome.COMMITTED:
+            late = type(message) is Answered and self.sent_to[number, name].ledger.ended(number)
+            require(late, f"rule 2: {name} is told ABORTED of {number}, which is committed")
+        else:
+            self._aborted.add(number)
 
     def _answers_down(self, name: str, message: Answered) -> None:
         if message.answer is Answer.COMMITTED:
