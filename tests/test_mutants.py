@@ -26,7 +26,7 @@ SEEDS: dict[str, int] = {
     "locks are not taken again after a restart": 4,
     "a late prepare is accepted after its abort": 63,
     "a READ_ONLY voter releases early": 0,
-    "a READ_ONLY voter's new incarnation is ignored": 28,
+    "a READ_ONLY voter's new incarnation is ignored": 44,
     "a commit is applied twice": 4,
     "a second writer overwrites the decision": 2,
     "the end is written before the last acknowledgement": 1,

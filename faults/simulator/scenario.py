@@ -150,7 +150,9 @@ def _coordinator(random: Random, features: tuple[str, ...]) -> CoordinatorSettin
         mark_interval_s=0.01 if marks else 0.1,
         mark_age_s=0.2 if marks else 1.0,
         answers_kept_s=5.0 if expiring else 1e9,
+        answers_max=40 if expiring else 1_000_000,
         expire_interval_s=0.1 if expiring else 1e6,
+        in_flight_max=12 if "pauses" in features else 10_000,
     )
 
 
