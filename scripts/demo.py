@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
+import re
 import signal
 import sys
 import time
@@ -38,8 +38,14 @@ from troth.words import Outcome
 DATA = Path(__file__).resolve().parent / "demo-data"
 PARTICIPANTS = ("p1", "p2", "p3")
 PLAIN_WIDTH = 120
-MARK = "transactions.jsonl"
-"""What a folder must hold to be taken for that of an earlier demo, and replaced."""
+MARK = "made-by-scripts-demo"
+"""The file that says whose a folder is: it holds a sentence with the folder's own path, so that a copy is nobody's."""
+TRANSACTIONS, MISTAKES = "transactions.jsonl", "mistakes.jsonl"
+MADE = re.compile(
+    rf"{MARK}|{TRANSACTIONS}|{MISTAKES}|cluster\.json(\.new)?|up\.pid|log|log/(coordinator|p[123])\.log"
+    r"|(coordinator|p[123])\.db(-wal|-shm|-journal|\.lock)?"
+)
+"""All that a demo, and a `troth up` on its folder, leaves there."""
 KILLS = (("p2", 0.25), ("coordinator", 0.6))
 """Who is killed, and after which part of the transactions is answered."""
 START_WITHIN_S, BACK_WITHIN_S, SETTLED_WITHIN_S, STOP_WITHIN_S = 30.0, 30.0, 5.0, 20.0
@@ -194,8 +200,8 @@ class Work:
     def __init__(self, lines: Sequence[shop.Line], folder: Path) -> None:
         self.lines = {line["id"]: line for line in lines}
         self.mistakes = {line["id"]: line for line in shop.mistakes(lines)}
-        self.file = _write(folder / MARK, self.lines.values())
-        self.mistakes_file = _write(folder / "mistakes.jsonl", self.mistakes.values())
+        self.file = _write(folder / TRANSACTIONS, self.lines.values())
+        self.mistakes_file = _write(folder / MISTAKES, self.mistakes.values())
         self.transactions = _read(self.file)
         self._wrong = {transaction.id: transaction for transaction in _read(self.mistakes_file)}
         self._due: deque[troth.Transaction] = deque()
@@ -396,7 +402,7 @@ async def demo(folder: Path, count: int, seed: int, in_flight: int, port: int, k
 
 async def _main_part(client: troth.Client, up: Up, work: Work, in_flight: int, shown: str, checks: Checks) -> None:
     heading(3, f"{len(work.lines):,} transactions, {in_flight} at once, and two kill -9 meanwhile")
-    say(f"from {shown}/{MARK}; one of its lines is one transaction:")
+    say(f"from {shown}/{TRANSACTIONS}; one of its lines is one transaction:")
     say(json.dumps(next(iter(work.lines.values()))), "dim")
     killed = {name: up.pid(name) for name, _ in KILLS}
     began = time.monotonic()
@@ -453,14 +459,32 @@ def show_further(coordinator: str, shown: str, id: str, keep: bool) -> None:
 
 
 def fresh(folder: Path) -> Path:
-    """Makes the folder anew. Only that of an earlier demo is replaced, and only while nothing runs on it."""
+    """Makes the folder anew. Only what a demo surely made there itself is removed, and only when nothing runs on it."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise click.ClickException(f"{folder} is no folder; choose another with --data")
     if folder.exists() and any(folder.iterdir()):
-        if not (folder / MARK).exists():
+        if not _is_ours(folder):
             raise click.ClickException(f"{folder} is not empty and not of an earlier demo; choose another with --data")
+        found = sorted(set(folder.rglob("*")) - {folder / MARK}, reverse=True)  # what is in a folder before the folder
+        if foreign := [path for path in found if not MADE.fullmatch(str(path.relative_to(folder)))]:
+            raise click.ClickException(f"{foreign[-1]} is not of a demo: move it away, or choose another with --data")
         with only_one(folder):
-            shutil.rmtree(folder)
+            for path in found:
+                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).write_text(_mark(folder), "utf-8")
     return folder
+
+
+def _mark(folder: Path) -> str:
+    return f"scripts/demo made {folder.resolve()}, and removes what is in it when it is run there again.\n"
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        return (folder / MARK).read_text("utf-8") == _mark(folder)
+    except (OSError, ValueError):
+        return False
 
 
 @click.command(help=__doc__)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -299,6 +300,47 @@ def test_the_demo_touches_no_folder_of_anybody_else(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert "not of an earlier demo" in output
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Path]:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    made: Callable[[Path], Path] = script("demo").fresh
+    return made
+
+
+def test_the_demo_replaces_what_it_made(tmp_path: Path, fresh: Callable[[Path], Path]) -> None:
+    folder = fresh(tmp_path / "run")
+    (folder / "log").mkdir()
+    for name in ("p1.db", "p1.db-wal", "coordinator.db.lock", "log/p2.log", "transactions.jsonl", "cluster.json"):
+        (folder / name).write_text("of the first demo")
+    fresh(folder)
+    assert {path.name for path in folder.iterdir()} == {"made-by-scripts-demo", "up.pid"}
+
+
+@pytest.mark.parametrize("mine", ["notes.txt", "log/notes.txt", "p4.db", "backup/p1.db"])
+def test_the_demo_removes_nothing_when_anything_else_is_there(
+    tmp_path: Path, fresh: Callable[[Path], Path], mine: str
+) -> None:
+    folder = fresh(tmp_path / "run")
+    for name in ("p1.db", mine):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("kept")
+    with pytest.raises(click.ClickException, match="is not of a demo"):
+        fresh(folder)
+    assert (folder / "p1.db").read_text() == (folder / mine).read_text() == "kept"
+
+
+def test_the_demo_removes_no_copy_and_nothing_of_the_same_names(tmp_path: Path, fresh: Callable[[Path], Path]) -> None:
+    copy, other = tmp_path / "copy", tmp_path / "other"
+    shutil.copytree(fresh(tmp_path / "run"), copy)
+    other.mkdir()
+    (other / "transactions.jsonl").write_text("of somebody")
+    for folder in (copy, other):
+        with pytest.raises(click.ClickException, match="not of an earlier demo"):
+            fresh(folder)
+    assert (copy / "made-by-scripts-demo").exists()
+    assert (other / "transactions.jsonl").read_text() == "of somebody"
 
 
 @pytest.fixture
