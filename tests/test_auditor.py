@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import sqlite3
@@ -289,6 +290,19 @@ def test_a_foreign_database_and_what_is_none_are_not_read(stopped: Path) -> None
     assert ["new.db is empty" in note for note in found.notes] == [True]
 
 
+@pytest.mark.parametrize("name", ["p1", "coordinator"])
+def test_a_file_cut_to_nothing_is_damaged_when_others_have_worked_with_it(stopped: Path, name: str) -> None:
+    (stopped / f"{name}.db").write_bytes(b"")
+    assert "it is empty" in the_only(audit([stopped]), "damaged")
+
+
+def test_what_is_no_file_is_not_read(stopped: Path) -> None:
+    os.mkfifo(stopped / "pipe.db")  # opened to be read, it would wait for a writer
+    found = audit([stopped, stopped / "pipe.db"])
+    assert found.unreadable == [f"{stopped / 'pipe.db'} is no file"]
+    assert found.contradictions == []
+
+
 def test_a_file_that_lost_its_header_is_damaged_not_foreign(stopped: Path) -> None:
     with closing(sqlite3.connect(stopped / "p1.db")) as connection:
         connection.execute("PRAGMA application_id = 0")
@@ -373,6 +387,11 @@ def test_the_command_lists_transactions(killed: Path) -> None:
     first = json.loads(one[0])
     assert (len(one), first["id"], first["outcome"]) == (2, "order-5", "COMMITTED")
     assert {each["file"] for each in first["says"]} == {"coordinator.db", "p1.db", "p2.db"}
+
+
+def test_the_command_says_when_nobody_knows_an_id(killed: Path) -> None:
+    found = verify(killed, "--id", "order-5", "--id", "no-such-order").stdout
+    assert found.count("no file says anything of") == found.count("no file says anything of 'no-such-order'") == 1
 
 
 def test_every_attempt_is_judged_in_order(stopped: Path) -> None:

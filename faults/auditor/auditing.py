@@ -24,6 +24,8 @@ from faults.auditor.rows import check_rows
 from troth.words import AttemptId
 
 _ATTEMPT = itemgetter(0, 1)
+COORDINATOR = "coordinator"
+"""How a coordinator's file is called unless it is told otherwise."""
 
 
 class Verdict(NamedTuple):
@@ -62,11 +64,12 @@ def audit(paths: Sequence[Path], *, each: Callable[[Verdict], None] | None = Non
 def _open(result: Audit, paths: Sequence[Path], scratch: Path, stack: ExitStack) -> list[Coordinator | Participant]:
     """All that can be read, each identity once: of two files with the same one, the newer."""
     opened: list[File] = []
+    empty: list[Path] = []
     for path in _found(result, paths):
         try:
             file = at_rest.open_file(path, scratch)
         except Empty:
-            result.notes.append(f"{path} is empty: its process was stopped while it made it")
+            empty.append(path)
         except Unreadable as error:
             result.unreadable.append(str(error) if str(path) in str(error) else f"{path}: {error}")
         except Damaged as error:
@@ -83,7 +86,23 @@ def _open(result: Audit, paths: Sequence[Path], scratch: Path, stack: ExitStack)
             logs.append((Coordinator if file.role == "coordinator" else Participant)(file, len(logs)))
         except Damaged as error:
             _damaged(result, file.path, error)
+    _emptied(result, empty, logs)
     return logs
+
+
+def _emptied(result: Audit, empty: Sequence[Path], logs: Sequence[Coordinator | Participant]) -> None:
+    """A file in which there is nothing: of a process that was stopped while it made it, unless another file remembers
+    that it was worked with (under its path's name, as nothing else is left of it)."""
+    coordinators = [log for log in logs if isinstance(log, Coordinator)]
+    worked_with = {name for log in coordinators for name in log.known}
+    here = {log.file.identity for log in coordinators}
+    if any(log.logs and here.isdisjoint(log.logs.values()) for log in logs if isinstance(log, Participant)):
+        worked_with.add(COORDINATOR)
+    for path in empty:
+        if path.stem in worked_with:
+            _damaged(result, path, Damaged("it is empty, and others have worked with it"))
+        else:
+            result.notes.append(f"{path} is empty: its process was stopped while it made it")
 
 
 def _found(result: Audit, paths: Sequence[Path]) -> list[Path]:

@@ -38,11 +38,13 @@ def command(*, paths: tuple[Path, ...], transactions: bool, ids: tuple[str, ...]
     Exit codes: 0 clean; 1 a contradiction was found; 2 bad usage, or something could not be read; 5 something is in
     doubt, and nothing contradicts.
     """
+    missing = set(ids)
     try:
-        found = audit(paths, each=_teller(frozenset(ids), as_json) if transactions or ids else None)
+        found = audit(paths, each=_teller(frozenset(ids), missing, as_json) if transactions or ids else None)
     except (OSError, sqlite3.Error) as error:
         complain(f"the audit did not come to its end: {error} (temporary files are in {tempfile.gettempdir()})")
         raise SystemExit(EXIT_BAD_INPUT) from error
+    found.notes += [f"no file says anything of {id!r}" for id in dict.fromkeys(ids) if id in missing]
     if as_json:
         say_json({"kind": "audit", **found.as_json()})
     else:
@@ -51,13 +53,14 @@ def command(*, paths: tuple[Path, ...], transactions: bool, ids: tuple[str, ...]
     raise SystemExit(found.exit_code)
 
 
-def _teller(ids: frozenset[str], as_json: bool) -> Callable[[Verdict], None]:
-    """Prints attempts as they are judged; all of them when no id is named."""
+def _teller(ids: frozenset[str], missing: set[str], as_json: bool) -> Callable[[Verdict], None]:
+    """Prints attempts as they are judged; all of them when no id is named. What was found is taken from `missing`."""
 
     def tell(verdict: Verdict) -> None:
         attempt = str(verdict.attempt)
         if ids and not ids & {attempt, verdict.id}:
             return
+        missing.difference_update((attempt, verdict.id))
         if as_json:
             says = [{"file": file, "says": says} for file, says in verdict.says]
             say_json(

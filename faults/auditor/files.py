@@ -101,14 +101,14 @@ def found(paths: Iterable[Path]) -> list[Path]:
     files: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
-            inside = sorted(path.glob("*.db"))
+            inside = sorted(file for file in path.glob("*.db") if file.is_file())
             if not inside:
                 raise Unreadable(f"{path} has no data file (*.db)")
             files.update(dict.fromkeys(inside))
-        elif path.exists():
+        elif path.is_file():
             files[path] = None
         else:
-            raise Unreadable(f"{path} does not exist")
+            raise Unreadable(f"{path} {'is no file' if path.exists() else 'does not exist'}")
     return list({file.resolve(): file for file in files}.values())
 
 

@@ -131,6 +131,7 @@ class Audit:
     def _verdict(self) -> str:
         contradictions, in_doubt = (self.counts[sort].total() for sort in ("contradictions", "in_doubt"))
         unreadable = f"; {len(self.unreadable)} of the files could not be read" if self.unreadable else ""
-        wrong = f"{contradictions} CONTRADICTIONS" if contradictions else "nothing contradicts"
+        noun = "CONTRADICTION" if contradictions == 1 else "CONTRADICTIONS"
+        wrong = f"{contradictions} {noun}" if contradictions else "nothing contradicts"
         open_ = f"{in_doubt} in doubt" if in_doubt else "nothing is in doubt"
         return f"{wrong}, {open_}{unreadable}"
