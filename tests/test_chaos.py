@@ -65,6 +65,21 @@ def test_a_folder_that_holds_anything_is_refused_and_left_as_it_is(tmp_path: Pat
     assert kept.read_text() == "mine"
 
 
+@pytest.mark.parametrize("flags", [["--minutes", "nan"], ["--minutes", "inf"], ["--for", "1s", "--every", "1ms"]])
+def test_a_load_without_an_end_is_refused(tmp_path: Path, flags: list[str]) -> None:
+    ran = chaos(*flags, "--data", str(tmp_path / "chaos"))
+    assert (ran.returncode, list(tmp_path.iterdir())) == (2, [])
+
+
+def test_folders_that_cannot_be_made_are_told_before_the_load(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    no_data = chaos("--for", "1s", "--data", str(tmp_path / "file" / "data"))
+    assert (no_data.returncode, no_data.stderr.count("\n")) == (1, 1)
+    no_report = chaos("--for", "1h", "--data", str(tmp_path / "data"), "--report", str(tmp_path / "file" / "report"))
+    assert no_report.returncode == 2
+    assert "the folder of the report cannot be made" in no_report.stderr
+
+
 # Behind its back.
 
 

@@ -234,6 +234,24 @@ def test_a_part_of_the_matrix_holds(tmp_path: Path, request: pytest.FixtureReque
     assert list(tmp_path.iterdir()) == [], "good clusters are swept"
 
 
+def test_an_audit_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def audit(paths: Sequence[Path]) -> object:
+        raise OSError(f"no room to copy {paths}")
+
+    monkeypatch.setattr("faults.matrix.run.audit", audit)
+    with pytest.raises(OSError, match="no room"):
+        list(Runner(tmp_path, 1).run([BY_KEY["fence/coordinator:abort-asked:before-reply=delay/first"]]))
+
+
+@pytest.mark.parametrize("arguments", [["--minutes", "0"], ["--minutes", "1", "--report", "missing/matrix.md"]])
+def test_a_run_that_could_show_nothing_is_not_begun(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(script.main, arguments).exit_code == 2
+    assert CliRunner().invoke(script.main, ["--minutes", "0.00000001"]).exit_code == 1
+
+
 # The report.
 
 

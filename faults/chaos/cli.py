@@ -23,12 +23,15 @@ from faults.chaos.schedule import Kind
 from faults.chaos.screen import following
 from faults.chaos.target import Target
 from troth.cli import common
+from troth.errors import BadInput
 from troth.process.addresses import AddressType
 from troth.process.durations import Duration
 
 KINDS = {kind.name.lower().replace("_", "-"): kind for kind in Kind}
 _EVERY_S, _SETTLE_S = "3s", "1m"
 _INTERRUPTED = 130
+DURATION_MAX_S, EVERY_MIN_S = 7 * 86_400.0, 0.05
+"""All faults are drawn before the load begins, so there is an end to how many there can be."""
 
 
 class _PidType(click.ParamType):  # type: ignore[type-arg]  # generic only in later click
@@ -133,13 +136,18 @@ def command(
     """
     if minutes is not None and duration is not None:
         raise click.UsageError("give --minutes or --for, not both")
+    duration_s = duration or 60 * (minutes or 1)
+    if not 0 < duration_s <= DURATION_MAX_S:
+        raise click.UsageError(f"the load runs for {DURATION_MAX_S / 86_400:g} days at most")
+    if every < EVERY_MIN_S:
+        raise click.UsageError(f"--every is at least {EVERY_MIN_S:g} s")
     if folder is not None and (coordinators or pids):
         raise click.UsageError("--cluster says where all is: give no --coordinator and no --pid with it")
     if pids and not coordinators:
         raise click.UsageError("--pid is of a running cluster: give its --coordinator")
     plan = Plan(
         seed=secrets.randbelow(1_000_000) if seed is None else seed,
-        duration_s=duration or 60 * (minutes or 1),
+        duration_s=duration_s,
         in_flight=in_flight,
         every_s=every,
         kinds=frozenset(KINDS[name] for name in faults or KINDS),
@@ -160,7 +168,7 @@ async def _main(
     plan: Plan, opening: AbstractAsyncContextManager[Target], console: Console, folder: Path, as_json: bool
 ) -> int:
     """The exit code. SIGINT and SIGTERM end the load early; a second one ends all."""
-    story = asyncio.create_task(_story(plan, opening, console))
+    story = asyncio.create_task(_story(plan, opening, console, folder))
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, story.cancel)
     try:
@@ -176,10 +184,11 @@ async def _main(
     return report.exit_code
 
 
-async def _story(plan: Plan, opening: AbstractAsyncContextManager[Target], console: Console) -> Report:
+async def _story(plan: Plan, opening: AbstractAsyncContextManager[Target], console: Console, folder: Path) -> Report:
     """Load with faults, checks, and when the processes are ours and stopped, their files."""
     console.print(f"troth chaos: seed {plan.seed}, {plan.duration_s:g} s of load")
     async with opening as target:
+        _make(folder)  # before the load, not after it
         run = Run(plan, list(target.participants))
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, _stopper(run, asyncio.current_task()))
@@ -207,8 +216,14 @@ def _stopper(run: Run, story: asyncio.Task[Any] | None) -> Callable[[], None]:
     return stop
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"the folder of the report cannot be made: {error}") from error
+
+
 def _write(report: Report, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.txt").write_text("\n".join(report.lines()) + "\n", "utf-8")
     (folder / "report.json").write_text(json.dumps(report.as_json(), indent=1) + "\n", "utf-8")
     (folder / "report.html").write_text(page.html(report), "utf-8")

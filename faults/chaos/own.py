@@ -30,9 +30,12 @@ _TOOLS = "tools"
 def made(folder: Path) -> Path:
     """The folder, made when missing. One that holds anything is refused, and nothing is ever removed from it: whose it
     is cannot be told from what it looks like."""
-    if folder.exists() and any(folder.iterdir()):
-        raise click.ClickException(f"{folder} is not empty: choose another folder with --data, or remove it first")
-    (folder / _TOOLS).mkdir(parents=True)
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise click.ClickException(f"{folder} is not empty: choose another folder with --data, or remove it first")
+        (folder / _TOOLS).mkdir(parents=True)  # refused when another run has just made it
+    except OSError as error:
+        raise click.ClickException(f"{folder} cannot be made: {error}") from error
     return folder
 
 

@@ -65,7 +65,7 @@ class Report:
             not_applied=not_applied,
             longest_in_doubt_s=round(run.longest_in_doubt_s, 2),
             checks=[*run.checks, *([files] if files else [])],
-            left=[*run.left, *(f"not checked: {each}" for each in run.not_read), *doubts],
+            left=[*run.left, *_untried(tally), *(f"not checked: {each}" for each in run.not_read), *doubts],
             samples=run.samples,
         )
 
@@ -154,6 +154,13 @@ class Report:
             "left": list(self.left),
             "samples": [sample._asdict() for sample in self.samples],
         }
+
+
+def _untried(tally: Mapping[str, int]) -> list[str]:
+    """Checks that looked at nothing have shown nothing."""
+    return (
+        [] if tally["COMMITTED"] else ["no transaction was committed while the load ran: nothing was put to the test"]
+    )
 
 
 def _listed(heading: str, found: Sequence[str]) -> list[str]:

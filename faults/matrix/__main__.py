@@ -24,7 +24,12 @@ from troth.cli.common import say, say_json
 @click.command("scripts/matrix")
 @click.argument("words", nargs=-1)
 @click.option("--clusters", type=click.IntRange(1, 16), default=3, show_default=True, help="Clusters side by side.")
-@click.option("--minutes", type=click.FloatRange(0), metavar="N", help="As many as fit, in an order drawn by --seed.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    help="As many as fit, in an order drawn by --seed.",
+)
 @click.option("--seed", type=int, help="For --minutes; without it a new one, which is in the report.")
 @click.option("--list", "only_list", is_flag=True, help="Print the cells and run none.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object for each cell.")
@@ -70,6 +75,8 @@ def main(
         for cell in chosen:
             say(cell.key)
         return
+    if not path.absolute().parent.is_dir():
+        raise click.UsageError(f"there is no folder for the report {path}")
     root = Path(tempfile.mkdtemp(prefix="troth-matrix-"))
     runner = Runner(root, clusters)
     began = time.monotonic()
@@ -89,6 +96,9 @@ def main(
         click.echo(f"the files of the clusters that failed are in {root}", err=True)
         sys.exit(1)
     root.rmdir()
+    if not results:
+        click.echo("there was no time for any cell, so nothing was found out", err=True)
+        sys.exit(1)
 
 
 def _run(runner: Runner, chosen: Sequence[Cell], within_s: float, as_json: bool) -> list[Result]:

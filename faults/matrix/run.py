@@ -67,10 +67,12 @@ class Runner:
             pass
         except BaseException as error:
             self._done.put(error)
-        finally:
+        try:
             if arena is not None:
                 self._close(arena)
-            self._done.put(None)
+        except BaseException as error:  # a full disk, say: whoever waits for the end must hear of it
+            self._done.put(error)
+        self._done.put(None)
 
     def _new_folder(self) -> Path:
         """One that was not there before: it is swept away in the end, and nothing of anybody else's with it."""
