@@ -78,11 +78,28 @@ def test_what_fails_is_made_smaller_and_fails_again() -> None:
         assert found.failure is not None
         keep = shrink(0, SMALL)
         again = run(0, SMALL, Keep.parse(str(keep)), traced=True)
-    assert len(keep.asks) <= 2
+    assert len(keep.asks) == 1
     assert not keep.faults
     assert again.failure is not None
     assert "rule 6" in again.failure.what
     assert any("queues forced Try" in line for line in again.history)
+
+
+def test_what_fails_is_made_smaller_for_the_same_check_and_alike_each_time() -> None:
+    with mutated("a UNIQUE value is not locked"):
+        found = run(19, Size(100, (2, 3))).failure
+        keep = shrink(19, Size(100, (2, 3)))
+        again = run(19, Size(100, (2, 3)), Keep.parse(str(keep))).failure
+        assert shrink(19, Size(100, (2, 3))) == keep
+    assert found is not None
+    assert again is not None
+    assert again.where == found.where
+    assert len(keep.asks) <= 4
+
+
+@pytest.mark.parametrize("text", ["a1,a20,f0", "a3,c2", "c0"])
+def test_what_is_kept_is_spelled_as_it_is_read(text: str) -> None:
+    assert str(Keep.parse(text)) == text
 
 
 class Counting(dict[Any, Any]):

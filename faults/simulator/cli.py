@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import random
@@ -12,7 +11,7 @@ from collections.abc import Iterable
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from faults.simulator.runs import Keep, Run, Size, chosen, run, run_all, shrink
 from troth.cli.common import json_option
@@ -34,6 +33,8 @@ class _Range(click.ParamType[tuple[int, int]]):
 
 
 class _Kept(click.ParamType[Keep]):
+    """What `Keep` spells."""
+
     name = "a1,f0,..."
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Keep:
@@ -49,7 +50,9 @@ class _Kept(click.ParamType[Keep]):
 @click.option("--transactions", type=click.IntRange(1), default=200, show_default=True, help="Submissions in one run.")
 @click.option("--participants", type=_Range(), default="2-5", show_default=True, help="How many, or between.")
 @click.option("--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True, help="Processes.")
-@click.option("--keep", type=_Kept(), help="Of one seed, only these asks and faults; a failure prints it.")
+@click.option(
+    "--keep", type=_Kept(), help="Of one seed, only these asks and faults (and with which chance); a failure prints it."
+)
 @click.option("--history", is_flag=True, help="Print what happened in the run; for one seed.")
 @json_option
 def command(
@@ -134,12 +137,9 @@ def _shown(runs: Iterable[Run], count: int, size: Size) -> Iterable[Run]:
         return
     columns = (TextColumn("{task.completed} of {task.total} runs"), BarColumn(), TextColumn("{task.fields[rate]}"))
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
-        task: TaskID = progress.add_task("", total=count, rate="")
+        task = progress.add_task("", total=count, rate="")
         began = time.monotonic()
-        for n in itertools.count(1):
-            each = next(iter(runs), None)
-            if each is None:
-                return
+        for n, each in enumerate(runs, 1):
             rate = n * size.transactions / (time.monotonic() - began)
             progress.update(task, advance=1, rate=f"{rate:,.0f} transactions/s")
             yield each

@@ -19,8 +19,11 @@ from typing import NamedTuple
 from faults.simulator.scenario import Scenario, scenario
 from faults.simulator.simulation import Done, Simulation
 
-SHRINK_RUNS_MAX = 400
+SHRINK_RUNS_MAX = 600
 """Runs that making a failure smaller may take."""
+FEW = 40
+"""Asks and faults that are few enough to be tried with several chances."""
+CHANCES = 5
 COLLECT_EVERY = 10
 """Runs between two collections of garbage: a run is one large knot of objects that die together."""
 
@@ -33,22 +36,25 @@ class Size(NamedTuple):
 
 
 class Keep(NamedTuple):
-    """Positions of the asks and faults of a scenario that a smaller one keeps."""
+    """Positions of the asks and faults of a scenario that a smaller one keeps, and with what chance it is run."""
 
     asks: frozenset[int]
     faults: frozenset[int]
+    chance: int = 0
+    """0: the delays, losses and the like that are drawn first with the seed; else others."""
 
     def __str__(self) -> str:
-        return ",".join([*(f"a{i}" for i in sorted(self.asks)), *(f"f{i}" for i in sorted(self.faults))])
+        parts = [*(f"a{i}" for i in sorted(self.asks)), *(f"f{i}" for i in sorted(self.faults))]
+        return ",".join([*parts, f"c{self.chance}"] if self.chance or not parts else parts)
 
     @classmethod
     def parse(cls, text: str) -> Keep:
         """The inverse of `str`. Raises ValueError."""
         parts = [part for part in text.split(",") if part]
-        if not all(part[0] in "af" and part[1:].isdecimal() for part in parts):
+        if not all(part[0] in "afc" and part[1:].isdecimal() for part in parts):
             raise ValueError(f"a list such as a3,a17,f0 is wanted, not {text!r}")
-        kinds = {kind: frozenset(int(part[1:]) for part in parts if part[0] == kind) for kind in "af"}
-        return cls(kinds["a"], kinds["f"])
+        kinds = {kind: frozenset(int(part[1:]) for part in parts if part[0] == kind) for kind in "afc"}
+        return cls(kinds["a"], kinds["f"], max(kinds["c"], default=0))
 
 
 class Failure(NamedTuple):
@@ -152,37 +158,61 @@ def _run_here(seeds: Iterable[int], size: Size) -> Iterator[Run]:
 
 
 def shrink(seed: int, size: Size, told: Callable[[int, int], None] | None = None) -> Keep:
-    """The asks and faults that are left when nothing more can be taken away for the run to fail, as far as
-    SHRINK_RUNS_MAX runs tell (delta debugging, Zeller and Hildebrandt 2002). `told(asks, faults)` hears of progress."""
+    """The asks and faults that are left when nothing more can be taken away for the same check to fail, as far as
+    SHRINK_RUNS_MAX runs tell. `told(asks, faults)` hears of progress."""
     made = scenario(seed, *size)
     best = Keep(frozenset(range(len(made.asks))), frozenset(range(len(made.faults))))
-    left = SHRINK_RUNS_MAX
+    failure = run(seed, size).failure
+    assert failure is not None, f"seed {seed} does not fail"
+    tries = _Tries(seed, size, failure.where)
+    best = tries.fails(best._replace(faults=frozenset())) or best
+    before = None
+    while best != before and tries.left > 0:
+        before = best
+        for kind in ("asks", "faults"):
+            best = _lessened(best, kind, tries)
+            if told is not None:
+                told(len(best.asks), len(best.faults))
+    return best
 
-    def fails(keep: Keep) -> bool:
-        nonlocal left
-        left -= 1
-        return run(seed, size, keep).failure is not None
 
-    for kind in ("asks", "faults", "asks"):
-        parts = 2
-        while left > 0 and getattr(best, kind):
-            items = sorted(getattr(best, kind))
-            length = -(-len(items) // parts)
-            smaller = next(
-                (
-                    candidate
-                    for at in range(0, len(items), length)
-                    if left > 0
-                    and fails(candidate := best._replace(**{kind: frozenset(items[:at] + items[at + length :])}))
-                ),
-                None,
-            )
+class _Tries:
+    """Runs of smaller scenarios, as many as may be."""
+
+    def __init__(self, seed: int, size: Size, where: str) -> None:
+        self._seed = seed
+        self._size = size
+        self._where = where
+        self.left = SHRINK_RUNS_MAX
+
+    def fails(self, keep: Keep) -> Keep | None:
+        """With the chance with which it fails at the same check. What is left out changes all that comes after it, so
+        a small one is tried with several."""
+        few = len(keep.asks) + len(keep.faults) <= FEW
+        for chance in sorted(range(CHANCES if few else 1), key=lambda each: each != keep.chance):
+            if self.left <= 0:
+                return None
+            self.left -= 1
+            tried = keep._replace(chance=chance)
+            failure = run(self._seed, self._size, tried).failure
+            if failure is not None and failure.where == self._where:
+                return tried
+        return None
+
+
+def _lessened(best: Keep, kind: str, tries: _Tries) -> Keep:
+    """Takes away halves, quarters and so on, down to single ones (delta debugging, Zeller and Hildebrandt 2002)."""
+    parts = 2
+    while tries.left > 0 and (items := sorted(getattr(best, kind))):
+        length = -(-len(items) // parts)
+        for at in range(0, len(items), length):
+            kept = frozenset(items[:at] + items[at + length :])
+            smaller = tries.fails(best._replace(asks=kept) if kind == "asks" else best._replace(faults=kept))
             if smaller is not None:
                 best, parts = smaller, max(parts - 1, 2)
-                if told is not None:
-                    told(len(best.asks), len(best.faults))
-            elif length == 1:
                 break
-            else:
-                parts = min(2 * parts, len(items))
+        else:
+            if length == 1:
+                return best
+            parts = min(2 * parts, len(items))
     return best

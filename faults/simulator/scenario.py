@@ -110,11 +110,14 @@ class Scenario:
     faults: tuple[Fault, ...]
     calm: bool
     """Nothing goes wrong, and nothing is slow: what is forced and sent can be counted."""
+    chance: int = 0
+    """Which of the many runs of this scenario: what is drawn while it runs depends on it too."""
 
-    def keeping(self, asks: frozenset[int], faults: frozenset[int]) -> Scenario:
+    def keeping(self, asks: frozenset[int], faults: frozenset[int], chance: int) -> Scenario:
         """The same with only these asks and faults, by position."""
         return replace(
             self,
+            chance=chance,
             asks=tuple(ask for i, ask in enumerate(self.asks) if i in asks),
             faults=tuple(fault for i, fault in enumerate(self.faults) if i in faults),
         )

@@ -58,12 +58,10 @@ class Process:
     __slots__ = (
         "backlog",
         "busy",
-        "down_until",
         "paused_until",
         "stalled_until",
         "timer",
         "timer_at",
-        "traps",
         "urgent",
     )
 
@@ -87,7 +85,7 @@ class Simulation(World):
         super().__init__(scenario.names, scenario.coordinator, scenario.participant)
         self.trace = [] if traced else None
         self.scenario = scenario
-        self.random = Random(f"run {scenario.seed}")
+        self.random = Random(f"run {scenario.seed}{f' {scenario.chance}' if scenario.chance else ''}")
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
         self.events = 0
