@@ -5,6 +5,7 @@ They exist only here. `test_mutants.py` runs each; a mutant that survives is a h
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -18,6 +19,7 @@ from coordinator import protocol as cp
 from coordinator.log import DecisionLog
 from coordinator.node import Coordinator
 from coordinator.registers import EmbeddedRegister
+from coordinator.tables import Lane
 from participant import node as participant_node
 from participant import protocol as pp
 from participant.escrow import Escrow, Pending, Verdict
@@ -340,6 +342,84 @@ def error_is_no(self: SQLiteResource, attempt: Any, plan: Any) -> Any:
         raise No(reason(Code.CODE_RESOURCE, str(error))) from error
 
 
+def sent_since(self: Coordinator, before: int) -> list[Any]:
+    return [effect for effect in self._out[before:] if isinstance(effect, ce.Send)]
+
+
+def prepare_one(self: Coordinator, attempt: Any) -> None:
+    before = len(self._out)
+    self._do_send_prepares(attempt, None)
+    later = sent_since(self, before)[1:]
+    self._out[:] = [effect for effect in self._out if effect not in later]
+    self.__dict__.setdefault("_later_prepares", {})[attempt.number] = later
+
+
+def voted_then_next(self: Coordinator, participant: str, message: Voted) -> None:
+    later = self.__dict__.get("_later_prepares", {}).get(message.number)
+    if later and message.number in self.attempts:
+        self._out.append(later.pop(0))
+    _voted(self, participant, message)
+
+
+def commit_one(self: Coordinator, attempt: Any) -> None:
+    before = len(self._out)
+    self._do_tell_commit(attempt, None)
+    later = sent_since(self, before)[1:]
+    self._out[:] = [effect for effect in self._out if effect not in later]
+
+
+def answer_when_applied(self: Coordinator, attempt: Any) -> None:
+    sub = attempt.submission
+    sub.waiters[:] = [waiter._replace(wait_applied=True) for waiter in sub.waiters]
+    self._do_tell_commit(attempt, None)
+
+
+def remind_all_the_time(self: Coordinator, attempt: Any) -> None:
+    _attempt_due(self, attempt)
+    if attempt.state is CS.COMMITTING:
+        self._time(attempt, self._now.mono + 0.01)
+
+
+def append_forced(self: Coordinator, record: Any, *, forced: bool, **rest: Any) -> None:
+    _append(self, record, forced=True, **rest)
+
+
+def undo_forced(self: Participant, branch: Any, _: Any) -> None:
+    self._write(pe.Undo(branch.attempt, branch.plan, self._now.wall), forced=True)
+    self._unlock(branch, applied=False)
+
+
+def undo_locked(self: Participant, branch: Any, _: Any) -> None:
+    self._write(pe.Undo(branch.attempt, branch.plan, self._now.wall), forced=False)
+
+
+def ask_nothing(self: Participant, event: pe.LaneOpened) -> None:
+    _participant_lane_opened(self, event)
+    self._out[:] = [effect._replace(questions=()) if isinstance(effect, pe.Hello) else effect for effect in self._out]
+
+
+def overtake(self: LockTable, owner: Any, locks: Any) -> Any:
+    """As if nobody waited."""
+    hidden = {name: line.waiting for name, line in self._lines.items()}
+    for line in self._lines.values():
+        line.waiting = {}
+    try:
+        return _request(self, owner, locks)
+    finally:
+        for name, waiting in hidden.items():
+            if name in self._lines:
+                self._lines[name].waiting = {**waiting, **self._lines[name].waiting}
+
+
+def unknown_from_log(self: Coordinator, sub: Any, entry: ce.Entry) -> None:
+    self._out.extend(ce.Reply(waiter.client, ce.Result(sub.id, Outcome.UNKNOWN)) for waiter in sub.waiters)
+    self._forget(sub)
+
+
+def refuse_from_log(self: Coordinator, sub: Any, entry: ce.Entry) -> None:
+    _answer_from_log(self, sub, entry._replace(digest=b"of other content"))
+
+
 def trial_without_a_look(self: VoteLog, trial: Any, attempt: Any, plan: Any) -> Any:
     try:
         prepared = trial(attempt, plan)
@@ -348,11 +428,12 @@ def trial_without_a_look(self: VoteLog, trial: Any, attempt: Any, plan: Any) -> 
     return pe.Tried(prepared.rows, prepared.values)
 
 
-_start_lane = Participant._lane_opened
+_append, _answer_from_log, _request = Coordinator._append, Coordinator._answer_from_log, LockTable.request
 _move, _leave = Participant._move, Line.leave
 _pending_of = Pending.of.__func__  # type: ignore[attr-defined]
 _attempt_due, _lane_lost, _answer = Coordinator._attempt_due, Coordinator._lane_lost, Coordinator._answer
 _question_looked_up, _begin = Coordinator._question_looked_up, Coordinator._begin
+_voted = Coordinator._voted
 _say_nothing, _peer_asked, _one_phase = Participant._do_say_nothing, Participant._peer_asked, Participant._one_phase
 _participant_lane_opened, _received = Participant._lane_opened, Participant._received
 _target_of, _expire, _prepare = planning.target_of, DecisionLog._expire, SQLiteResource.prepare
@@ -485,4 +566,32 @@ MUTANTS: dict[str, Mutant] = {
         method(VoteLog, "_trial", trial_without_a_look),
     ),
     "other content hears the outcome of an id": method(Coordinator, "_answer_from_log", answer_log_to_all),
+    # Slow, dear or unfair rather than wrong.
+    "prepares go out one after the other": all_of(
+        instead(CA.SEND_PREPARES, prepare_one), lambda: [patch.dict(node._MESSAGES, {Voted: voted_then_next})]
+    ),
+    "commits go out one after the other": instead(CA.TELL_COMMIT, commit_one),
+    "a client is answered only when all have applied": instead(CA.TELL_COMMIT, answer_when_applied),
+    "a commit is not sent again on an open lane": instead(CA.SEND_AGAIN, lambda self, attempt: None),
+    "a commit is sent again all the time": method(Coordinator, "_attempt_due", remind_all_the_time),
+    "what passes is not tried again": method(Coordinator, "_pause", lambda self, sub: math.inf),
+    "every record of the coordinator is forced": method(Coordinator, "_append", append_forced),
+    "an abort of an assigned id is written": at_coordinator(
+        CS.ABORTING, CI.WON_ABORT_ASSIGNED, CA.RECORD_ABORT, CS.RECORDING_ABORT
+    ),
+    "an undo is forced": participant_action(PA.UNDO, undo_forced),
+    "an undo keeps its locks": participant_action(PA.UNDO, undo_locked),
+    "who comes later is served before who waits": method(LockTable, "request", overtake),
+    "a hello asks nothing": participant_event(pe.LaneOpened, ask_nothing),
+    "a prepare goes before the answers to a hello": method(Lane, "ready", property(lambda self: self.open)),
+    "peers are asked and the coordinator is not": participant_action(
+        PA.ASK, lambda self, branch, _: self._ask_peers(branch)
+    ),
+    "rows that are gone are not said to be": method(
+        Coordinator,
+        "_answer_from_log",
+        lambda self, sub, entry: _answer_from_log(self, sub, entry._replace(read=False)),
+    ),
+    "who asks again is refused": method(Coordinator, "_answer_from_log", refuse_from_log),
+    "an outcome in the log is told as UNKNOWN": method(Coordinator, "_answer_from_log", unknown_from_log),
 }

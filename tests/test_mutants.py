@@ -75,6 +75,23 @@ SEEDS: dict[str, int] = {
     "a participant waits for its lane's answer before reading on": 4,
     "a trial error other than a constraint is taken as NO": 34,
     "other content hears the outcome of an id": 1,
+    "prepares go out one after the other": 0,
+    "commits go out one after the other": 0,
+    "a client is answered only when all have applied": 1,
+    "a commit is not sent again on an open lane": 20,
+    "a commit is sent again all the time": 29,
+    "what passes is not tried again": 4,
+    "every record of the coordinator is forced": 8,
+    "an abort of an assigned id is written": 8,
+    "an undo is forced": 8,
+    "an undo keeps its locks": 0,
+    "who comes later is served before who waits": 0,
+    "a hello asks nothing": 4,
+    "a prepare goes before the answers to a hello": 4,
+    "peers are asked and the coordinator is not": 3,
+    "rows that are gone are not said to be": 1,
+    "who asks again is refused": 1,
+    "an outcome in the log is told as UNKNOWN": 1,
 }
 
 

@@ -96,8 +96,7 @@ class Manual(World):
 
     def say_hello(self, name: str, hello: pe.Hello) -> None:
         node = self.participants[name]
-        at, times = self.watch.opened.get(name, (self.mono, 0))
-        self.watch.opened[name] = self.mono, times + 1 if at == self.mono else 1
+        self.watch.lane_opened(name, hello.questions)
         self.feed(COORDINATOR, ce.LaneOpened(name, node.identity, node.incarnation, f"addr-{name}", hello.questions))
 
     def queued(self, name: str, forced: bool) -> None:
@@ -179,7 +178,9 @@ class Manual(World):
         if letter.to == COORDINATOR:
             self.feed(COORDINATOR, ce.Received(name, (letter.message,)))
         else:
+            self.watch.arrives(name, (letter.message,))
             self.feed(name, pe.Received(LOG, (letter.message,)))
+            self.watch.hears(name, (letter.message,))
 
     def call(self, index: int = 0) -> None:
         """A single call arrives, unless the process that it was meant for is gone."""

@@ -1,6 +1,6 @@
 """What is durable, as the checks know it: gathered from each record as it was flushed, apart from the files themselves.
 
-Nothing is ever forgotten here, so a later outcome can be held against an earlier one.
+No outcome is ever forgotten here, so a later one can be held against an earlier one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 import coordinator.events as ce
 import participant.events as pe
-from faults.simulator.model import Work, footprint
+from faults.simulator.model import Work, clash
 from faults.simulator.violation import Violation, require
 from troth.words import Outcome
 
@@ -82,11 +82,9 @@ class VoteLedger:
 
     def _exclude(self, number: int) -> None:
         """No two prepared branches touch one row, unless both only look or both only add."""
-        wanted = footprint(self.works.get(number, ()))
         for other in self.prepared:
-            for slot, how in footprint(self.works.get(other, ())).items():
-                if slot in wanted and (how != wanted[slot] or how == "write"):
-                    raise Violation(f"locks: {number} and {other} are both prepared at {self.name} on {slot}")
+            slot = clash(self.works.get(number, ()), self.works.get(other, ()))
+            require(slot is None, f"locks: {number} and {other} are both prepared at {self.name} on {slot}")
 
     def _ends(self, number: int, outcome: Outcome) -> None:
         before = self.outcomes.setdefault(number, outcome)
@@ -112,7 +110,6 @@ class DecisionLedger:
         """Every outcome that was ever durable, by number and by client's id."""
         self.owed: dict[int, tuple[ce.Owed, ...]] = {}
         """Branches of every committed attempt that is not ended."""
-        self.committed: dict[int, ce.Committed] = {}
         self.claims: dict[int, str] = {}
         """One-phase attempts that are open."""
         self.claimed: dict[int, str] = {}
@@ -135,7 +132,6 @@ class DecisionLedger:
 
     def _commits(self, record: ce.Committed, _: Any) -> None:
         self._ends(record.number, record.id, Outcome.COMMITTED)
-        self.committed[record.number] = record
         if any(branch.updating for branch in record.branches):
             self.owed[record.number] = record.branches
 

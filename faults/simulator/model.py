@@ -164,16 +164,30 @@ def number_in(value: object) -> int | None:
     return len(value) if isinstance(value, str) else value  # type: ignore[return-value]
 
 
-def footprint(work: Work) -> dict[Any, str]:
-    """What a branch touches and how, `look`, `add` or `write`, named without the engine's planner: rows, and values
-    that are to be unique. Two branches that are prepared at one time may share only looks, or only adds."""
-    touched: dict[Any, str] = {}
+def touched(work: Work) -> dict[Any, str]:
+    """The rows that a branch touches and how: `look`, `add` or `write`."""
+    found: dict[Any, str] = {}
     for op in work:
         how = "look" if op.kind in LOOKS else "add" if op.kind == "add" else "write"
-        before = touched.setdefault(op.slot, how)
-        if before != how:
-            touched[op.slot] = "write"
-        for column, value in op.values if how == "write" else ():
-            if column == "u" and value is not None:
-                touched["unique", op.table, value] = "write"
-    return touched
+        if found.setdefault(op.slot, how) != how:
+            found[op.slot] = "write"
+    return found
+
+
+def footprint(work: Work) -> dict[Any, str]:
+    """What a branch touches and how, named without the engine's planner: rows, and values that are to be unique."""
+    found = touched(work)
+    for op in work:
+        for column, value in op.values:
+            if column == "u" and value is not None and op.kind not in LOOKS and op.kind != "add":
+                found["unique", op.table, value] = "write"
+    return found
+
+
+def clash(one: Work, other: Work) -> Any:
+    """What two branches that are prepared at one time may not share, if anything: only looks, and only adds, may be."""
+    wanted = footprint(one)
+    for slot, how in footprint(other).items():
+        if slot in wanted and (how != wanted[slot] or how == "write"):
+            return slot
+    return None

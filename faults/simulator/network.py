@@ -203,8 +203,7 @@ class Network:
             return
         sim = self._sim
         lane.open = True
-        at, times = sim.watch.opened.get(lane.name, (sim.mono, 0))
-        sim.watch.opened[lane.name] = sim.mono, times + 1 if at == sim.mono else 1
+        sim.watch.lane_opened(lane.name, opened.questions)
         sim.note(f"{lane.name} -> {COORDINATOR}: hello on lane {lane.number}, asks {opened.questions}")
         sim.feed(COORDINATOR, opened)
         self._haunt(lane, down=False)
@@ -348,6 +347,7 @@ class Network:
             return
         sim.note_arrived(name, batch, down)
         if down:
+            sim.watch.arrives(name, batch)
             sim.feed(name, pe.Received(LOG, batch))
             sim.watch.hears(name, batch)
             sim.strikes.happened(name, "receives")

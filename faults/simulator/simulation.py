@@ -268,6 +268,8 @@ class Simulation(World):
                 return
             process.timer_at = float("inf")
             self.feed(name, ce.Ticked() if name == COORDINATOR else pe.Ticked())
+            if name == COORDINATOR:
+                self.watch.reminded()
 
     # Disks.
 

@@ -220,6 +220,8 @@ class World(ABC):
         table = self._effects
         for effect in effects:
             table[type(effect)](name, effect)
+        if name == COORDINATOR:
+            self.watch.stepped()
 
     def flushed(self, name: str, done: list[tuple[int, Any]]) -> None:
         """The process hears of what has become durable."""
@@ -256,7 +258,7 @@ class World(ABC):
         branches = tuple(
             ce.Branch(one.participant, one.operations, one.read_only, one.reads, len(one.work)) for one in parts
         )
-        self.watch.submitted(client, id, parts)
+        self.watch.submitted(client, id, parts, timeout_s, wait_applied)
         self.feed(COORDINATOR, ce.Submitted(client, ce.Submission(id, digest, branches, timeout_s, wait_applied)))
         return client
 
@@ -295,7 +297,7 @@ class World(ABC):
     def _queue(self, name: str, n: int, job: Any, forced: bool) -> None:
         queue = self.disk(name).queue
         require(not queue or queue[-1][0] == n - 1, f"{name} queues number {n} out of order")
-        self.watch.queues(name, job)
+        self.watch.queues(name, job, forced)
         queue.append((n, job, forced))
         if self.trace is not None:
             self.note(f"{name} queues {'forced' if forced else 'lazy'} {type(job).__name__} {short(number_of(job))}")
@@ -320,6 +322,7 @@ class World(ABC):
         self.post_up(name, effect.message)
 
     def _hello(self, name: str, effect: pe.Hello) -> None:
+        self.watch.says_hello(name, effect.questions)
         self.say_hello(name, effect)
 
     def _reply_effect(self, name: str, effect: Any) -> None:
@@ -343,6 +346,7 @@ class World(ABC):
         self.alarms.append(f"{name}: {effect.message}")
 
     def _ask_coordinator(self, name: str, effect: pe.AskCoordinator) -> None:
+        self.watch.asks_coordinator(name, effect.attempt.number)
         event = ce.Asked(self.next_number(), effect.attempt.log, effect.attempt.number)
 
         def said(answer: Answer | None) -> pe.CoordinatorAnswered:
@@ -352,6 +356,7 @@ class World(ABC):
 
     def _ask_peer(self, name: str, effect: pe.AskPeer) -> None:
         attempt, peer = effect.attempt, effect.peer
+        self.watch.asks_peer(name, attempt.number)
         event = pe.PeerAsked(self.next_number(), attempt, peer.identity)
 
         def said(answer: Answer | None) -> pe.PeerAnswered:

@@ -14,13 +14,13 @@ import participant.events as pe
 from faults.simulator.scenario import COORDINATOR
 from faults.simulator.violation import Violation
 from troth.messages import Abort, Acknowledged, Commit, OnePhase, OnePhaseEnded, Prepare, Release, Voted
-from troth.words import Vote
+from troth.words import ASSIGNED, Outcome, Vote
 
 if TYPE_CHECKING:
     from faults.simulator.world import World
 
-_FORCED = (ce.Committed, ce.Aborted, ce.Claimed)
-_LAZY = (ce.Ended, ce.Settled, ce.Dropped)
+_FORCED = (ce.Committed, ce.Aborted, ce.Claimed, pe.Try, pe.RunAlone, pe.Apply)
+_LAZY = (ce.Ended, ce.Settled, ce.Dropped, pe.Undo)
 _TO = (Prepare, OnePhase, Commit, Abort, Release)
 _FROM = (Voted, OnePhaseEnded, Acknowledged)
 
@@ -47,16 +47,17 @@ class Counts:
         self._from: Counter[tuple[str, int]] = Counter()
         self.votes: dict[tuple[str, int], Voted] = {}
 
-    def queues(self, name: str, job: Any) -> None:
-        if not self.active:
-            return
+    def queues(self, name: str, job: Any, forced: bool) -> None:
         kind = type(job)
+        if not self.active or kind not in _FORCED + _LAZY:
+            return
+        if forced is not (kind in _FORCED):
+            raise Violation(f"section 3, counts: {name} queues a {kind.__name__} {'forced' if forced else 'lazily'}")
         if name != COORDINATOR:
-            if kind in (pe.Apply, pe.Undo):
-                self._jobs[kind, name, job.attempt.number] += 1
-        elif kind in _FORCED:
+            self._jobs[kind, name, job.attempt.number] += 1
+        elif forced:
             self.forced[job.number] += 1
-        elif kind in _LAZY:
+        else:
             self.lazy[job.number] += 1
 
     def says_down(self, name: str, message: Any) -> None:
@@ -83,6 +84,10 @@ def counted(world: World) -> None:
     counts = world.watch.counts
     for number, sent in world.watch.sent.items():
         committed = world.watch.committed(number)
+        written = counts.forced[number], counts.lazy[number]
+        expected = _written(world, number, committed)
+        if written != expected:
+            raise Violation(f"section 3, counts: the coordinator wrote {written} of {number}, not {expected}")
         if any(type(message) is OnePhase for message in sent.values()):
             (name,) = sent
             _require(number, name, counts.cost(name, number), Cost(0, 0, 1, 1))
@@ -92,6 +97,18 @@ def counted(world: World) -> None:
             for name, message in sent.items():
                 found = counts.cost(name, number)
                 _require(number, name, found, _expected(message, votes[name], committed, several, found))
+
+
+def _written(world: World, number: int, committed: bool) -> tuple[int, int]:
+    """How many records, forced and lazy, the coordinator's log has of the attempt."""
+    watch = world.watch
+    chosen = not watch.ids[number].startswith(ASSIGNED)
+    final = watch.decided(number) is Outcome.ABORTED
+    if any(type(message) is OnePhase for message in watch.sent[number].values()):
+        return (1 + final, 1 - final) if chosen else (0, 0)
+    if committed and watch.updating(number):
+        return 1, 1
+    return int(chosen and (committed or final)), 0
 
 
 def _expected(message: Any, vote: Voted | None, committed: bool, several: bool, found: Cost) -> Cost:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import coordinator.events as ce
 from faults.simulator.disks import VoteDisk
-from faults.simulator.model import LOOKS, Seen, Work, number_in
+from faults.simulator.model import LOOKS, Seen, number_in, touched
 from faults.simulator.violation import Violation, require
 from troth.v1 import types_pb2
 from troth.values import from_value
@@ -65,24 +65,14 @@ def _accesses(world: World, disk: VoteDisk, committed: set[int]) -> dict[Any, li
         values = {before.get(slot) for slot in slots} | {rows.rows.get(slot, {}).get("u") for slot in slots}
         freed[number] = {("unique", value) for value in values if value is not None}
     for number in sorted(committed & ledger.tried.keys()):
-        message = world.watch.sent_to
-        if not any(message.get((number, name)) is disk for name in world.watch.sent.get(number, ())):
+        meant_for = world.watch.sent_to
+        if not any(meant_for.get((number, name)) is disk for name in world.watch.sent.get(number, ())):
             continue
-        touched = _touched(ledger.works[number]) | dict.fromkeys(freed.get(number, ()), "write")
+        accessed = touched(ledger.works[number]) | dict.fromkeys(freed.get(number, ()), "write")
         done_at = ledger.applied.get(number, NEVER)
-        for slot, how in touched.items():
+        for slot, how in accessed.items():
             found.setdefault(slot, []).append(Access(number, how, ledger.tried[number], done_at))
     return found
-
-
-def _touched(work: Work) -> dict[Any, str]:
-    touched: dict[Any, str] = {}
-    for op in work:
-        how = "look" if op.kind in LOOKS else "add" if op.kind == "add" else "write"
-        before = touched.setdefault(op.slot, how)
-        if before != how:
-            touched[op.slot] = "write"
-    return touched
 
 
 def _order(accesses: list[Access], before: dict[int, set[int]]) -> None:

@@ -2,20 +2,20 @@
 broken later, and locks are held exactly while they must be.
 
 Every check is made on what a process sends, queues or has made durable; the nodes' own tables are asked only who leads
-an attempt, which file a lane goes to, and which branches have a lock.
+an attempt and is still owed its commit, which file a lane goes to, and which branches have asked for locks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import coordinator.events as ce
 import participant.events as pe
 from coordinator.protocol import State
 from faults.simulator.checks.counts import Counts
 from faults.simulator.disks import LOG, VoteDisk
-from faults.simulator.model import Work
+from faults.simulator.model import Work, clash
 from faults.simulator.scenario import COORDINATOR
 from faults.simulator.violation import Violation, require
 from faults.simulator.workload import Parts
@@ -31,10 +31,19 @@ from troth.messages import (
     Question,
     Voted,
 )
+from troth.v1.types_pb2 import Code
 from troth.words import ASSIGNED, Answer, AttemptId, Outcome, Vote
 
 if TYPE_CHECKING:
     from faults.simulator.world import Client, World
+
+Content: TypeAlias = tuple[tuple[str, bytes], ...]
+"""Operations by participant."""
+
+PAUSE_MAX_S = 1.0
+"""Longest pause of the coordinator between two attempts of a transaction."""
+AGAIN_MAX = 8
+"""How often something is sent on a new lane before it is sent at most twice a second."""
 
 ENDING = (pe.Apply, pe.Undo, pe.Resolve)
 """Jobs with which a branch's locks go."""
@@ -69,8 +78,31 @@ class Watch:
         self._denied: set[tuple[int, str]] = set()
         """Branches of which their participant said NO or ABORTED."""
         self._repeats: dict[tuple[type, str, int], tuple[float, int]] = {}
+        """When something was sent last, and how often at that time."""
+        self._on_lane: dict[tuple[type, str, int], tuple[float, int]] = {}
+        """When the lane opened on which it was sent last, and how often on that one."""
+        self._until: dict[tuple[int, str], float] = {}
+        """By life of the coordinator and id: the first of its clients' deadlines."""
         self.opened: dict[str, tuple[float, int]] = {}
         """How often a lane opened at the latest time."""
+        self._asked: dict[str, set[int]] = {}
+        """What a participant asked in the hello of its lane and was not answered yet."""
+        self._arrived: dict[str, dict[int, bool]] = {}
+        """Branches in the order in which they arrived at the present life of a participant; whether each may wait."""
+        self._settled: dict[str, set[Content]] = {}
+        """Contents of an id whose clients have heard its outcome."""
+        self._waiting: dict[str, set[int]] = {}
+        """Clients that wait for the outcome of an id that they chose, and not until all have applied it."""
+        self._handed: dict[int, tuple[int, set[int]]] = {}
+        """The life in which a commit was handed to the log, and the clients that waited for it then."""
+        self._step: dict[tuple[type, int], set[str]] = {}
+        """Whom what was begun in the present step of the coordinator still has to go to."""
+        self._begun: set[tuple[type, int]] = set()
+        """What went out for the first time, and of which attempt."""
+        self._word: set[tuple[str, int]] = set()
+        """Branches of which their participant has voted YES, or knew at its start that it had."""
+        self._inquired: set[tuple[str, int]] = set()
+        """Branches of which the coordinator was asked."""
 
     # What is known.
 
@@ -101,6 +133,38 @@ class Watch:
         alone = [name for name, m in self.sent.get(number, {}).items() if type(m) is OnePhase]
         return any(self.sent_to[number, name].ledger.ended(number) for name in alone)
 
+    # The steps of the coordinator.
+
+    def _all_at_once(self, kind: type, number: int, name: str, everybody: Callable[[], set[str]]) -> None:
+        """Rule 1: what goes to one for the first time goes to all in the same step."""
+        if (kind, number) not in self._step:
+            self._step[kind, number] = set() if (kind, number) in self._begun else everybody()
+            self._begun.add((kind, number))
+        self._step[kind, number].discard(name)
+
+    def _reached(self, number: int) -> set[str]:
+        """Who is owed the commit and has a lane."""
+        lanes = self._world.coordinator.lanes  # type: ignore[union-attr]
+        owed = self._world.decision_disk.ledger.owed.get(number, ())
+        return {
+            each.participant
+            for each in owed
+            if each.updating and lanes[each.participant].open and lanes[each.participant].identity == each.identity
+        }
+
+    def stepped(self) -> None:
+        """After each step of the coordinator."""
+        for (kind, number), names in self._step.items():
+            require(not names, f"rule 1: {kind.__name__} {number} does not go to {sorted(names)} with the others")
+        self._step.clear()
+
+    def lane_opened(self, name: str, questions: Iterable[int]) -> None:
+        """A participant's hello arrives at the coordinator."""
+        now = self._world.mono
+        at, times = self.opened.get(name, (now, 0))
+        self.opened[name] = now, times + 1 if at == now else 1
+        self._asked[name] = set(questions)
+
     # Processes.
 
     def started(self, name: str) -> None:
@@ -110,6 +174,8 @@ class Watch:
         missing = [n for n in disk.ledger.prepared if AttemptId(LOG, n) not in table]
         require(not missing, f"locks: {name} starts without those of its prepared {missing}")
         require(disk.history() == list(disk.ledger.applied), f"{name}'s file has another history than what was flushed")
+        self._arrived[name] = {}
+        self._word.update((name, number) for number in disk.ledger.prepared)
 
     def swept(self, name: str) -> None:
         """After each flush: what is prepared holds its locks, what is ended holds none."""
@@ -120,14 +186,17 @@ class Watch:
         for number in disk.ledger.prepared:
             if number not in ending and AttemptId(LOG, number) not in table:
                 raise Violation(f"locks: {number} is prepared at {name} and holds none")
-        for number in ending:
-            if AttemptId(LOG, number) in table:
+        for _, _, _, owner in table.listing():
+            number = owner.number  # type: ignore[attr-defined]
+            if number in ending or number in disk.ledger.outcomes or number in disk.ledger.heuristics:
                 raise Violation(f"locks: {number} is ended at {name} and holds some")
 
     # What is queued.
 
-    def queues(self, name: str, job: Any) -> None:
-        self.counts.queues(name, job)
+    def queues(self, name: str, job: Any, forced: bool) -> None:
+        self.counts.queues(name, job, forced)
+        if type(job) is pe.Try or type(job) is pe.RunAlone:
+            self._in_turn(name, job.attempt.number)
         if type(job) is pe.Try and not job.read_only:
             heard = self._heard_abort.get((job.attempt.number, name))
             again = heard is not None and heard == self._world.lives[name]
@@ -136,12 +205,41 @@ class Watch:
             request = self.sent.get(job.attempt.number, {}).get(name)
             foreign = type(request) is OnePhase and request.incarnation != self._world.lives[name]
             require(not foreign, f"rule 13: {name} runs {job.attempt.number}, which is meant for another incarnation")
+        if type(job) is ce.Aborted:
+            until = self._until.get((self._world.lives[COORDINATOR], job.id), 0.0)
+            early = job.reason is not None and job.reason.retryable and self._world.mono + PAUSE_MAX_S < until
+            require(not early, f"rule 11: {job.id} is aborted for good by what passes, long before its deadline")
+        if type(job) is ce.Ended:
+            self._answered_before(job.number)
         if type(job) is ce.Committed:
+            self._handed[job.number] = self._world.lives[COORDINATOR], self._who_wait(job.id)
             require(job.number not in self._aborted, f"rule 2: {job.number} commits, and a participant heard ABORTED")
             for branch in job.branches:
                 file = self.sent_to[job.number, branch.participant]
                 if branch.updating and job.number not in file.ledger.voted:
                     raise Violation(f"rule 2: {job.number} commits without a durable YES of {branch.participant}")
+
+    def _in_turn(self, name: str, number: int) -> None:
+        """First come, first served: nobody is tried before who came earlier, wants the same row and still waits."""
+        arrived, ledger = self._arrived[name], self._world.vote_disks[name].ledger
+        arrived[number] = False
+        table = self._world.participants[name].lock_table
+        for earlier, waits in arrived.items():
+            if earlier == number:
+                return
+            if waits and AttemptId(LOG, earlier) in table:
+                slot = clash(ledger.works[earlier], ledger.works[number])
+                require(slot is None, f"locks: {number} is served at {name} before {earlier}, which waits for {slot}")
+
+    def _who_wait(self, id: str | None) -> set[int]:
+        clients, life = self._world.clients, self._world.lives[COORDINATOR]
+        return {client for client in self._waiting.get(id or "", ()) if clients[client].life == life}
+
+    def _answered_before(self, number: int) -> None:
+        """Rule 3: when all have acknowledged, whoever did not ask to wait for that has had its answer."""
+        life, clients = self._handed.get(number, (0, set()))
+        late = sorted(clients - self._world.replies.keys())
+        require(not late or life != self._world.lives[COORDINATOR], f"rule 3: {late} hear of {number} only at its end")
 
     def decides(self, effect: ce.Decide) -> None:
         """Rule 9: when COMMITTED is decided, whoever voted READ_ONLY is still at the end of its lane as far as this
@@ -180,6 +278,10 @@ class Watch:
         attempt = world.coordinator.attempts[number]
         submission = attempt.submission
         assert submission is not None
+        require(
+            not self._asked.get(name), f"rule 6: {number} is sent to {name}, which waits for {self._asked.get(name)}"
+        )
+        self._all_at_once(type(message), number, name, lambda: set(attempt.parts))
         sent = self.sent.setdefault(number, {})
         if name in sent:
             raise Violation(f"rule 4: {type(message).__name__} {number} is sent to {name} twice")
@@ -203,6 +305,8 @@ class Watch:
         if file is not None and world.coordinator.lanes[name].identity != file.identity:
             raise Violation(f"rule 5: the commit of {message.number} goes to another file than {file.identity}")
         self._not_too_often(name, message)
+        if self._handed.get(message.number, (0,))[0] == world.lives[COORDINATOR]:
+            self._all_at_once(Commit, message.number, name, lambda: self._reached(message.number))
 
     def _says_committed(self, name: str, number: int) -> None:
         if self.decided(number) is not Outcome.COMMITTED:
@@ -222,6 +326,7 @@ class Watch:
             self._aborted.add(number)
 
     def _answers_down(self, name: str, message: Answered) -> None:
+        self._asked.get(name, set()).discard(message.number)
         if message.answer is Answer.COMMITTED:
             self._says_committed(name, message.number)
         elif message.answer is Answer.ABORTED:
@@ -234,12 +339,33 @@ class Watch:
         times = times + 1 if at == now else 1
         self._repeats[key] = now, times
         opened_at, opened = self.opened.get(name, (now, 0))
+        since, count = self._on_lane.get(key, (opened_at, 0))
+        count = count + 1 if since == opened_at else 1
+        self._on_lane[key] = opened_at, count
+        if count > AGAIN_MAX + 2 * (now - opened_at):
+            raise Violation(
+                f"rule 5: {type(message).__name__} {message.number} goes to {name} {count} times on one lane"
+            )
         if times > 1 + (opened if opened_at == now else 0):
             raise Violation(f"rule 5: {type(message).__name__} {message.number} goes to {name} {times} times at once")
 
+    def reminded(self) -> None:
+        """Rule 5, whenever the coordinator was woken: what is owed on an open lane was sent a second ago at most."""
+        coordinator, most = self._world.coordinator, self._world.coordinator_settings.retry_max_s + 1e-6
+        assert coordinator is not None
+        for number in self._world.decision_disk.ledger.owed:
+            attempt = coordinator.attempts.get(number)
+            if attempt is None or attempt.state is not State.COMMITTING:
+                continue
+            for name, identity in attempt.owed.items():
+                lane, opened_at = coordinator.lanes[name], self.opened.get(name, (0.0, 0))[0]
+                sent_at = max(self._repeats.get((Commit, name, number), (0.0, 0))[0], opened_at)
+                late = lane.open and lane.identity == identity and self._world.mono - sent_at > most
+                require(not late, f"rule 5: the commit of {number} is owed to {name}, and not sent again")
+
     def _marks(self, name: str, mark: Mark) -> None:
         """Rule 7: below it everything is ended, but for what it lists."""
-        world, ledger = self._world, self._world.decision_disk.ledger
+        ledger = self._world.decision_disk.ledger
         for number in ledger.claims:
             if number < mark.low and number not in mark.excepted:
                 raise Violation(f"rule 7: the mark {mark.low} passes the claimed {number}")
@@ -250,15 +376,37 @@ class Watch:
                     settled = (number, branch.participant) in ledger.heuristics
                     if branch.updating and not file.ended(number) and not settled:
                         raise Violation(f"rule 7: the mark passes {number}, which is owed to {branch.participant}")
-        require(world.coordinator is not None, "a mark of nobody")
+
+    def arrives(self, name: str, batch: Iterable[Any]) -> None:
+        """Messages are given to a participant, which knows nothing of them yet."""
+        for message in batch:
+            if type(message) is Prepare or type(message) is OnePhase:
+                self._arrived[name].setdefault(message.number, True)
 
     def hears(self, name: str, batch: Iterable[Any]) -> None:
-        """Messages arrive at a participant."""
+        """A participant has taken messages in."""
         for message in batch:
             if type(message) is Abort:
                 self._heard_abort[message.number, name] = self._world.lives[name]
+                self._arrived[name][message.number] = False
 
     # What a participant says.
+
+    def says_hello(self, name: str, questions: Collection[int]) -> None:
+        """Rule 6: whenever a lane opens it asks about all that it is in doubt about."""
+        disk = self._world.vote_disks[name]
+        self._inquired.update((name, number) for number in questions)
+        ending = {job.attempt.number for _, job, _ in disk.queue if type(job) in ENDING}
+        doubted = [n for n in disk.ledger.prepared if (name, n) in self._word and n not in ending]
+        missing = [number for number in doubted if number not in questions]
+        require(not missing, f"rule 6: {name} opens a lane and does not ask about {missing}")
+
+    def asks_coordinator(self, name: str, number: int) -> None:
+        self._inquired.add((name, number))
+
+    def asks_peer(self, name: str, number: int) -> None:
+        known = (name, number) in self._inquired
+        require(known, f"rule 6: {name} asks a peer about {number} and has not asked the coordinator")
 
     def says_up(self, name: str, message: Any) -> None:
         self.counts.says_up(name, message)
@@ -267,21 +415,21 @@ class Watch:
         if kind is Voted and message.vote is Vote.YES:
             known = number in ledger.prepared or number in ledger.outcomes or number in ledger.heuristics
             require(known, f"rule 6: {name} votes YES for {number} without a durable record")
+            self._word.add((name, number))
             self._is_locked(name, number)
         elif kind is Voted and message.vote is Vote.READ_ONLY:
             self._is_locked(name, number)
             self._reads_durably(name, number)
         elif kind is Acknowledged and message.heuristic is None:
-            below = number not in ledger.prepared and number in ledger.applied
-            require(
-                below or number in ledger.applied, f"rule 6: {name} acknowledges {number}, which it has not applied"
-            )
+            require(number in ledger.applied, f"rule 6: {name} acknowledges {number}, which it has not applied")
         elif kind is Acknowledged:
             require(
                 ledger.heuristics[number].known is Outcome.COMMITTED, f"rule 12: {name} acknowledges {number} too early"
             )
         elif kind is OnePhaseEnded and message.outcome is Outcome.COMMITTED:
             require(number in ledger.applied, f"rule 13: {name} says that {number} committed and has not applied it")
+        elif kind is Question:
+            self._inquired.add((name, number))
         elif kind is Voted or kind is OnePhaseEnded or (kind is Answered and message.answer is Answer.ABORTED):
             self._denies(name, number, late=kind is Voted)
 
@@ -338,29 +486,39 @@ class Watch:
 
     # Clients.
 
-    def submitted(self, client: int, id: str, parts: Parts) -> None:
+    def submitted(self, client: int, id: str, parts: Parts, timeout_s: float, wait_applied: bool) -> None:
         for one in parts:
             self.works[one.operations] = one.work
+        key, until = (self._world.lives[COORDINATOR], id), self._world.mono + timeout_s
+        self._until[key] = min(until, self._until.get(key, until))
+        if id and not wait_applied:
+            self._waiting.setdefault(id, set()).add(client)
 
     def answers(self, client: int, asked: Client, value: Any) -> None:
         """Rule 11: an answer is a promise."""
         if type(value) is not ce.Result:
             return
+        self._waiting.get(asked.id, set()).discard(client)
+        chosen = bool(asked.id) and not asked.id.startswith(ASSIGNED)
+        content = tuple(sorted((one.participant, one.operations) for one in asked.parts))
         if value.outcome is Outcome.REFUSED:
-            self.refused.add(client)
-        if value.outcome not in (Outcome.COMMITTED, Outcome.ABORTED):
+            self._refuses(client, asked.id, content, value)
+            return
+        durable = self._world.decision_disk.ledger.outcomes
+        if value.outcome is Outcome.UNKNOWN:
+            known = chosen and asked.id in durable
+            require(not known, f"rule 10: {asked.id} is told UNKNOWN, and its outcome is durable")
             return
         overruled = value.outcome is Outcome.COMMITTED and value.id in self._overruled
         require(not overruled, f"rule 2: {value.id} is told COMMITTED, and another writer's ABORTED came first")
-        chosen = bool(asked.id) and not asked.id.startswith(ASSIGNED)
         numbers = self.attempts_of(value.id)
         by_hand = any(map(self.by_hand, numbers))
         if asked.id:
             heard = self.told.setdefault(asked.id, set())
             heard.add(value.outcome)
+            self._settled.setdefault(asked.id, set()).add(content)
             # A person may contradict what a participant decided alone and had said before (rule 12).
             require(by_hand or len(heard) < 2, f"rule 11: {asked.id} is told both outcomes")
-        durable = self._world.decision_disk.ledger.outcomes
         if value.outcome is Outcome.ABORTED:
             known = not chosen or durable.get(asked.id) is Outcome.ABORTED
             require(known, f"rule 11: {asked.id} is told ABORTED, and that is not durable")
@@ -369,6 +527,12 @@ class Watch:
             return
         self._told_committed(asked, value, numbers, chosen)
 
+    def _refuses(self, client: int, id: str, content: Content, value: ce.Result) -> None:
+        self.refused.add(client)
+        passing = value.reason is not None and value.reason.code in (Code.CODE_ID_EXPIRED, Code.CODE_OVERLOADED)
+        known = content in self._settled.get(id, ())
+        require(passing or not known, f"rule 11: {id} is REFUSED to who had heard how it ended")
+
     def _told_committed(self, asked: Client, value: ce.Result, numbers: list[int], chosen: bool) -> None:
         ledger = self._world.decision_disk.ledger
         committed = [n for n in numbers if self.committed(n)]
@@ -376,6 +540,8 @@ class Watch:
             raise Violation(f"rule 11: {asked.id} is told COMMITTED, and it is not durable")
         readers = [n for n in numbers if n in self.sent and not self.updating(n)]
         require(committed or readers, f"rule 11: {value.id} is told COMMITTED, and nothing durable says so")
+        lost = any(one.reads for one in asked.parts) and not value.rows and not value.rows_not_kept
+        require(not lost, f"rule 11: {value.id} read rows, and its client hears neither them nor that they are gone")
         for number in committed:
             content = {name: message.operations for name, message in self.sent.get(number, {}).items()}
             wanted = {one.participant: one.operations for one in asked.parts}
@@ -387,7 +553,7 @@ class Watch:
     def _all_applied(self, id: str, number: int) -> None:
         missing = {name for name in self.updating(number) if not self.sent_to[number, name].ledger.ended(number)}
         settled = {name for name in missing if (number, name) in self._world.decision_disk.ledger.by_hand}
-        require(missing == settled, f"rule 3: {id} is told applied; {missing} have not")
+        require(missing == settled, f"rule 3: {id} is told applied; {sorted(missing)} have not")
 
 
 _DOWN: dict[type, Any] = {
