@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -31,6 +34,7 @@ from troth.failpoints import Action, Point, Rule
 
 ALL = list(cells())
 BY_KEY = {cell.key: cell for cell in ALL}
+ROOT = Path(__file__).resolve().parent.parent
 TRACED_WITHIN_S = 8.0
 
 EACH = 1
@@ -241,6 +245,19 @@ def test_an_audit_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("faults.matrix.run.audit", audit)
     with pytest.raises(OSError, match="no room"):
         list(Runner(tmp_path, 1).run([BY_KEY["fence/coordinator:abort-asked:before-reply=delay/first"]]))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_reports_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "faults.matrix", "fence/", "--json", "--report", str(tmp_path / "matrix.md")]
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # of the first cell
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["matrix.md"]
 
 
 @pytest.mark.parametrize("arguments", [["--minutes", "0"], ["--minutes", "1", "--report", "missing/matrix.md"]])

@@ -109,7 +109,7 @@ def _disk(folder: Path) -> tuple[Disk | None, dict[Kind, str]]:
 
 
 def _specs(folder: Path, at: dict[str, str], links: dict[str, Proxy], disk: Disk | None) -> list[Spec]:
-    schema = folder / "schema.sql"
+    schema = folder / _TOOLS / "schema.sql"
     schema.write_text(SCHEMA, "utf-8")
     specs = []
     for name, address in at.items():

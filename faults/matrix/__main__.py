@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -19,6 +20,8 @@ from faults.matrix.arena import Result
 from faults.matrix.cells import Cell, cells
 from faults.matrix.run import Runner
 from troth.cli.common import say, say_json
+
+_STOPPED = 130
 
 
 @click.command("scripts/matrix")
@@ -63,7 +66,9 @@ def main(
       scripts/matrix coordinator:committed /two
       scripts/matrix --minutes 5
 
-    Exit codes: 0 every cell held, 1 one did not, 2 bad usage.
+    Ctrl-C lets the cells under way end, and reports what was run.
+
+    Exit codes: 0 every cell held, 1 one did not, 2 bad usage, 130 stopped.
     """
     chosen = [cell for cell in cells() if all(word in cell.key for word in words)]
     if not chosen:
@@ -80,7 +85,7 @@ def main(
     root = Path(tempfile.mkdtemp(prefix="troth-matrix-"))
     runner = Runner(root, clusters)
     began = time.monotonic()
-    results = _run(runner, chosen, math.inf if minutes is None else 60 * minutes, as_json)
+    results, stopped = _run(runner, chosen, math.inf if minutes is None else 60 * minutes, as_json)
     seconds = time.monotonic() - began
     limit = [] if minutes is None else [f"--minutes {minutes:g} --seed {seed}"]
     summed = report.summary(" ".join(["scripts/matrix", *words, *limit]), results, len(chosen), seconds)
@@ -96,26 +101,32 @@ def main(
         click.echo(f"the files of the clusters that failed are in {root}", err=True)
         sys.exit(1)
     root.rmdir()
+    if stopped:
+        sys.exit(_STOPPED)
     if not results:
         click.echo("there was no time for any cell, so nothing was found out", err=True)
         sys.exit(1)
 
 
-def _run(runner: Runner, chosen: Sequence[Cell], within_s: float, as_json: bool) -> list[Result]:
-    """What fits, with a picture of how far it is on standard error."""
+def _run(runner: Runner, chosen: Sequence[Cell], within_s: float, as_json: bool) -> tuple[list[Result], bool]:
+    """What fits, with a picture of how far it is on standard error; and whether Ctrl-C ended it before."""
     results: list[Result] = []
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=len(chosen))
         failed = 0
-        for result in runner.run(chosen, within_s):
-            results.append(result)
-            failed += not result.good
-            if as_json:
-                say_json(report.as_json(result))
-            progress.update(task, advance=1, description=f"{failed} failed")
-    return results
+        try:
+            for result in runner.run(chosen, within_s):
+                results.append(result)
+                failed += not result.good
+                if as_json:
+                    say_json(report.as_json(result))
+                progress.update(task, advance=1, description=f"{failed} failed")
+        except KeyboardInterrupt:
+            return results, True
+    return results, False
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the processes of the clusters would stay
     main(prog_name="scripts/matrix")
