@@ -71,8 +71,9 @@ CREATE TABLE troth_heuristics (
     number INTEGER NOT NULL,
     participant TEXT NOT NULL,
     done INTEGER NOT NULL,
-    reason TEXT NOT NULL,
+    reason TEXT NOT NULL,            -- a person's; empty for what a participant acknowledged
     at REAL NOT NULL,
+    cleared_at REAL,                 -- when a person cleared one of a person: no longer listed, and kept
     PRIMARY KEY (number, participant)
 ) WITHOUT ROWID;
 CREATE TABLE troth_known (participant TEXT PRIMARY KEY, identity TEXT NOT NULL) WITHOUT ROWID;
@@ -202,14 +203,17 @@ class DecisionLog:
 
     def _heuristic(self, record: Heuristic) -> None:
         row = (record.number, record.participant, int(record.done), record.reason, record.at)
-        self.file.connection.execute("INSERT OR REPLACE INTO troth_heuristics VALUES (?, ?, ?, ?, ?)", row)
+        self.file.connection.execute("INSERT OR REPLACE INTO troth_heuristics VALUES (?, ?, ?, ?, ?, NULL)", row)
         what = "resolved by hand" if record.reason else "acknowledged as resolved by hand"
         self._audit(record.at, record.number, f"{record.participant}: {what} as {record.done.name}", record.reason)
 
     def _clear(self, record: Cleared) -> None:
-        self.file.connection.execute(
-            "DELETE FROM troth_heuristics WHERE number = ? AND participant = ?", (record.number, record.participant)
-        )
+        """A participant that a person spoke for has acknowledged nothing. Should it come back, prepared, it must hear
+        the outcome and not a presumption, so the record stays, unlisted, and keeps the outcome from expiring."""
+        of_it = "WHERE number = ? AND participant = ?"
+        key = record.number, record.participant
+        self.file.connection.execute(f"DELETE FROM troth_heuristics {of_it} AND reason = ''", key)
+        self.file.connection.execute(f"UPDATE troth_heuristics SET cleared_at = ? {of_it}", (record.at, *key))
         self._audit(record.at, record.number, f"{record.participant}: heuristic record cleared", "")
 
     def _audit(self, at: float, number: int, what: str, reason: str) -> None:
@@ -254,7 +258,7 @@ class DecisionLog:
         self._dropping = dropped == DROP_ROWS
 
     def _delete(self, condition: str, before: float, limit: int) -> int:
-        """Heuristic records are kept until a person clears them, and their outcomes with them (rule 12)."""
+        """Heuristic records keep their outcomes (rule 12)."""
         return self.file.connection.execute(
             "DELETE FROM troth_transactions WHERE number IN (SELECT number FROM troth_transactions "
             f"WHERE {condition} AND ended_at IS NOT NULL "
@@ -294,7 +298,9 @@ class DecisionLog:
     def _recover(self) -> Recovered:
         execute = self.file.connection.execute
         rows = execute(f"SELECT {_COLUMNS} FROM troth_transactions WHERE ended_at IS NULL ORDER BY number").fetchall()
-        heuristics = execute("SELECT number, participant, done, reason, at FROM troth_heuristics")
+        heuristics = execute(
+            "SELECT number, participant, done, reason, at FROM troth_heuristics WHERE cleared_at IS NULL"
+        )
         return Recovered(
             open=tuple(map(self._entry, rows)),
             heuristics=tuple(Heuristic(n, name, Outcome(done), why, at) for n, name, done, why, at in heuristics),

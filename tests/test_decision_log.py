@@ -234,14 +234,28 @@ def test_heuristic_records_are_kept_until_a_person_clears_them(log: DecisionLog)
     assert entry(log, N).heuristics == (("p1", Outcome.ABORTED), ("p2", Outcome.COMMITTED))
     again = reopened(log)
     assert again.recovered.heuristics == (record, Heuristic(N, "p2", Outcome.COMMITTED, "disk lost", 12.0))
-    write(again, Cleared(N, "p2", 13.0))
-    assert entry(again, N).heuristics == (("p1", Outcome.ABORTED),)
+    write(again, Cleared(N, "p1", 13.0))
+    assert entry(again, N).heuristics == (("p2", Outcome.COMMITTED),)
     audit = again.file.connection.execute("SELECT what, reason FROM troth_audit ORDER BY at").fetchall()
     assert audit == [
         ("p1: acknowledged as resolved by hand as ABORTED", ""),
         ("p2: resolved by hand as COMMITTED", "disk lost"),
-        ("p2: heuristic record cleared", ""),
+        ("p1: heuristic record cleared", ""),
     ]
+    again.close()
+
+
+def test_rule_12_what_a_person_settled_is_no_longer_listed_once_cleared_and_its_outcome_never_expires(
+    log: DecisionLog,
+) -> None:
+    """The participant acknowledged nothing: should it come back prepared, an outcome that has expired would be presumed
+    ABORTED. Found by seed 3669 of the simulator."""
+    write(log, committed(N, uuid7(1_000)), Heuristic(N, "p1", Outcome.COMMITTED, "disk lost", 2.0), Ended(N, 2.0))
+    write(log, Cleared(N, "p1", 3.0))
+    write(log, Expired(100.0, 100.0, 0))
+    assert held(log) == [N]
+    again = reopened(log)
+    assert again.recovered.heuristics == ()
     again.close()
 
 
@@ -270,10 +284,12 @@ def test_what_is_not_ended_never_expires(log: DecisionLog) -> None:
     assert held(log) == [N, N + 1, N + 2]
 
 
-def test_an_outcome_with_a_heuristic_record_stays(log: DecisionLog) -> None:
+def test_an_outcome_with_a_heuristic_record_stays_until_that_is_cleared(log: DecisionLog) -> None:
     write(log, committed(N, uuid7(1_000)), Heuristic(N, "p1", Outcome.ABORTED, "", 2.0), Ended(N, 2.0))
     write(log, Expired(100.0, 100.0, 0))
     assert held(log) == [N]
+    write(log, Cleared(N, "p1", 3.0), Expired(100.0, 100.0, 0))
+    assert held(log) == []
 
 
 def test_the_horizon_never_goes_back_and_is_kept(log: DecisionLog) -> None:

@@ -102,6 +102,13 @@ def test_what_is_kept_is_spelled_as_it_is_read(text: str) -> None:
     assert str(Keep.parse(text)) == text
 
 
+@pytest.mark.parametrize("seed", [3669])
+def test_what_was_found_in_the_engine_stays_mended(seed: int) -> None:
+    """3669: an outcome that a person had settled for a participant expired once the record was cleared; the participant
+    came back prepared and was told ABORTED by presumption, of what had committed."""
+    assert run(seed, Size(100, (2, 5))).failure is None
+
+
 class Counting(dict[Any, Any]):
     """A protocol's table that remembers which pairs were asked for."""
 
