@@ -50,7 +50,7 @@ STRIKE_WITHIN_S = 8.0
 SECOND_WITHIN_S = 2.0
 """The same for the second of two processes: what the first one's fault cuts off may be what would have led there."""
 ANSWER_WITHIN_S = 15.0
-TRIES = 6
+TRIES = 3
 """Transactions in which a cell may be reached: which of two messages comes first is not always the same."""
 
 _POLL_S = 0.005

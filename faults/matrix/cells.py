@@ -33,11 +33,6 @@ _ENDING = frozenset({Action.KILL, Action.STOP, Action.ERROR, Action.FULL})
 """Faults of a process and not of one message."""
 
 
-_RACES = frozenset({("abort", "voted:send")})
-"""Steps of a case that one participant may keep the other from taking: a NO ends the attempt, and who has not voted by
-then no longer does. So not both are sure to get there in one attempt."""
-
-
 class Cell(NamedTuple):
     """One crossing."""
 
@@ -113,7 +108,7 @@ def _victims(point: Point, action: Action, case: Case) -> Iterator[str]:
             yield "two"
     else:
         first, last = step in case.first, step in case.last
-        two = first and last and not case.apart and (case.name, step) not in _RACES
+        two = first and last and not case.apart
         yield from (name for name, reached in zip(VICTIMS, (first, last, two), strict=True) if reached)
 
 
