@@ -100,8 +100,10 @@ def _one(seed: int, size: Size, keep: Keep | None, history: bool, as_json: bool)
     else:
         about = f"{made.style}; {', '.join(made.features) or 'nothing goes wrong'}"
         click.echo(f"seed {seed}: {len(made.names)} participants, {about}")
-        lines = found.history if history or found.failure is None else found.history[-HISTORY_LINES:]
-        for line in lines if history or found.failure is not None else ():
+        lines = found.history
+        if not history:
+            lines = lines[-HISTORY_LINES:] if found.failure else ()
+        for line in lines:
             click.echo(line)
         click.echo(f"BROKEN: {found.failure.what} ({found.failure.where})" if found.failure else "nothing was broken")
     return 1 if found.failure else 0
@@ -111,22 +113,22 @@ def _many(seeds: range, size: Size, jobs: int, as_json: bool) -> int:
     began = time.monotonic()
     runs: list[Run] = []
     for each in _shown(run_all(seeds, size, jobs), len(seeds), size):
-        runs.append(each._replace(history=()))
+        runs.append(each)
         if each.failure is not None:
             break
-    failed = next((each for each in runs if each.failure is not None), None)
-    keep = shrink(failed.seed, size, _progress) if failed else None
-    report = _report(runs, time.monotonic() - began)
+    broken = runs[-1] if runs[-1].failure is not None else None
+    keep = shrink(broken.seed, size, _progress) if broken else None
+    report = {"first_seed": seeds.start, **_report(runs, time.monotonic() - began)}
+    if broken and keep:
+        report["replay"] = _replay(broken.seed, size, keep)
     if as_json:
-        replay = {"replay": _replay(failed.seed, size, keep)} if failed else {}
-        click.echo(json.dumps({"first_seed": seeds.start, **report, **replay}))
+        click.echo(json.dumps(report))
     else:
-        click.echo(_summary(report, seeds.start, jobs))
-        if failed:
-            assert keep is not None
-            _one(failed.seed, size, keep, False, False)
-            click.echo(f"replay: {_replay(failed.seed, size, keep)}")
-    return 1 if failed else 0
+        click.echo(_summary(report, jobs))
+        if broken and keep:
+            _one(broken.seed, size, keep, history=False, as_json=False)
+            click.echo(f"replay: {report['replay']}")
+    return 1 if broken else 0
 
 
 def _shown(runs: Iterable[Run], count: int, size: Size) -> Iterable[Run]:
@@ -149,17 +151,16 @@ def _progress(asks: int, faults: int) -> None:
     click.echo(f"making it smaller: {asks} asks and {faults} faults still break it", err=True)
 
 
-def _replay(seed: int, size: Size, keep: Keep | None) -> str:
+def _replay(seed: int, size: Size, keep: Keep) -> str:
     least, most = size.participants
-    kept = f" --keep {keep}" if keep else " --seeds 1 --history"
-    return f"troth simulate --seed {seed} --transactions {size.transactions} --participants {least}-{most}{kept}"
+    many = f"--transactions {size.transactions} --participants {least}-{most}"
+    return f"troth simulate --seed {seed} {many} --keep {keep}"
 
 
 def _report(runs: list[Run], wall_s: float) -> dict[str, object]:
     done = [each.done for each in runs if each.done is not None]
     cpu_s = sum(each.cpu_s for each in runs)
     transactions = sum(each.transactions for each in done)
-    failed = [each for each in runs if each.failure is not None]
     return {
         "runs": len(runs),
         "transactions": transactions,
@@ -174,14 +175,14 @@ def _report(runs: list[Run], wall_s: float) -> dict[str, object]:
         "wall_s": round(wall_s, 2),
         "cpu_s": round(cpu_s, 2),
         "transactions_per_cpu_s": round(transactions / cpu_s, 1) if cpu_s else 0.0,
-        "failures": [{"seed": each.seed, **each.failure._asdict()} for each in failed if each.failure],
+        "failures": [{"seed": each.seed, **each.failure._asdict()} for each in runs if each.failure],
     }
 
 
-def _summary(report: dict[str, object], first: int, jobs: int) -> str:
+def _summary(report: dict[str, object], jobs: int) -> str:
     broken = "something was broken" if report["failures"] else "nothing was broken"
     return (
-        f"{report['runs']:,} runs from seed {first}, {report['transactions']:,} transactions: {broken}\n"
+        f"{report['runs']:,} runs from seed {report['first_seed']}, {report['transactions']:,} transactions: {broken}\n"
         f"  answers: {report['committed']:,} committed, {report['aborted']:,} aborted, {report['refused']:,} refused, "
         f"{report['unknown']:,} unknown\n"
         f"  {report['attempts']:,} attempts, {report['crashes']:,} crashes, {report['events']:,} events in "

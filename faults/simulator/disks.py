@@ -38,6 +38,7 @@ class Disk(ABC):
 
     file: LogFile
     log: Any
+    ledger: DecisionLedger | VoteLedger
 
     def __init__(self) -> None:
         self.queue: list[tuple[int, Any, bool]] = []
@@ -46,10 +47,6 @@ class Disk(ABC):
     @abstractmethod
     def open(self) -> Any:
         """The log as a new process finds it; returns what it recovers."""
-
-    @abstractmethod
-    def _note(self, n: int, job: Any, result: Any) -> None:
-        """Tells the ledger of a job that is durable now."""
 
     def flush(self, count: int | None = None, *, full: bool = False) -> list[tuple[int, Any]]:
         """Makes the first `count` queued jobs durable, all by default; their numbers and results. With `full` the disk
@@ -69,11 +66,10 @@ class Disk(ABC):
                 if full:
                     raise DiskFailed(str(error)) from error
                 raise
-        done = []
-        for n, job, _ in batch:
-            self._note(n, job, results.get(n))
-            done.append((n, results.get(n)))
-        return done
+        done = [(n, job, results.get(n)) for n, job, _ in batch]
+        for _, job, result in done:
+            self.ledger.note(job, result)
+        return [(n, result) for n, _, result in done]
 
     @contextlib.contextmanager
     def _no_room(self) -> Iterator[None]:
@@ -93,6 +89,8 @@ class Disk(ABC):
 class DecisionDisk(Disk):
     """The coordinator's."""
 
+    ledger: DecisionLedger
+
     def __init__(self) -> None:
         super().__init__()
         self.file = LogFile.in_memory(role="coordinator", name="c", identity=LOG, schema=coordinator.log.SCHEMA)
@@ -107,12 +105,11 @@ class DecisionDisk(Disk):
         entry: Entry | None = self.log.look_up(key)
         return entry
 
-    def _note(self, n: int, job: Any, result: Any) -> None:
-        self.ledger.note(job, result)
-
 
 class VoteDisk(Disk):
     """A participant's file."""
+
+    ledger: VoteLedger
 
     def __init__(self, name: str, identity: str, rows: Rows) -> None:
         super().__init__()
@@ -150,6 +147,3 @@ class VoteDisk(Disk):
         for row in cursor:
             values: Mapping[str, Any] = dict(zip(names, row, strict=True))
             yield values["k"], {name: number_in(value) for name, value in values.items() if name != "k"}
-
-    def _note(self, n: int, job: Any, result: Any) -> None:
-        self.ledger.note(job, result)

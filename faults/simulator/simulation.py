@@ -30,6 +30,8 @@ RIVAL = 0.1
 """How often another writer comes first, where the register takes its time."""
 LAZY_S = 0.05
 """When the oldest lazy record is flushed though nothing forced has come."""
+TELL_S, LOOK_S = 0.00005, 0.00006
+"""Until the process hears of a flush, and of what was looked up behind it."""
 HEAL_S = 90.0
 """Within this time after healing everything must have ended."""
 FILE_S = 15.0
@@ -116,8 +118,7 @@ class Simulation(World):
         if self.watch.counts.active:
             counted(self)
         self._ask_again()
-        ordinary = not any(disk.ledger.heuristics for files in self.files.values() for disk in files)
-        if ordinary and not self.decision_disk.ledger.recorded:
+        if not self.torn_by_hand() and not self.decision_disk.ledger.recorded:
             alarms = [alarm for alarm in self.alarms if "is file" not in alarm]
             if alarms:
                 raise Violation(f"an alarm though nobody resolved anything by hand: {alarms[0]}")
@@ -165,11 +166,7 @@ class Simulation(World):
                 self.boot(name)
         self.network.heal()
         self._serve_all_files()
-        end = self.mono + HEAL_S
-        while self.mono < end and (leftover(self) or self.people.waiting):
-            self._run_until(self.mono + 1.0)
-        if self.people.waiting:
-            raise Violation(f"liveness: clients {sorted(self.people.waiting)[:5]} still wait for an answer")
+        self._come_to_rest()
 
     def _serve_all_files(self) -> None:
         for name in self.names:
@@ -187,10 +184,16 @@ class Simulation(World):
         self.boot(COORDINATOR)
         self._run_until(self.mono + 0.5)
         self.people.ask_again()
+        self._come_to_rest()
+        judge(self)
+
+    def _come_to_rest(self) -> None:
+        """Until everything has ended, or HEAL_S have passed."""
         end = self.mono + HEAL_S
         while self.mono < end and (leftover(self) or self.people.waiting):
             self._run_until(self.mono + 1.0)
-        judge(self)
+        if self.people.waiting:
+            raise Violation(f"liveness: clients {sorted(self.people.waiting)[:5]} still wait for an answer")
 
     # Time.
 
@@ -206,6 +209,16 @@ class Simulation(World):
     ) -> None:
         """Runs `call` at the process in a while, when it is not paused; `gone` if it is down by then."""
         self._put(self.mono + seconds, self._reach, (name, call, gone))
+
+    def in_this_life(self, name: str, at: float, call: Callable[[], None]) -> None:
+        """Runs `call` at the process at a time, unless it has died by then; a later incarnation does not get it."""
+        life = self.lives[name]
+
+        def reach() -> None:
+            if self.lives[name] == life:
+                call()
+
+        self._put(at, self._reach, (name, reach, None))
 
     def _reach(self, name: str, call: Callable[[], None], gone: Callable[[], None] | None) -> None:
         if not self.up(name):
@@ -242,30 +255,23 @@ class Simulation(World):
     def register(self, proposal: ce.Decide) -> None:
         """Takes a while, in which another writer may come first: as a second coordinator's `abort` would. Only for ids
         that were assigned, since for others the answer must be durable, and this register is not by itself."""
-        life, delay = self.lives[COORDINATOR], self.scenario.weather.register_s * self.random.random()
-
-        def returns() -> None:
-            if self.lives[COORDINATOR] == life:
-                self.decided(proposal)
-
+        delay = self.scenario.weather.register_s * self.random.random()
         if delay and proposal.id.startswith(ASSIGNED) and self.random.random() < RIVAL:
             rival = ce.Decide(proposal.id, 0, Outcome.ABORTED)
             self.at_process(COORDINATOR, delay / 2, lambda: self.decisions.decide(rival, self.watch.rival))
-        self.at_process(COORDINATOR, delay, returns)
+        self.in_this_life(COORDINATOR, self.mono + delay, lambda: self.decided(proposal))
 
     def wake_at(self, name: str, at: float) -> None:
         process = self._processes[name]
         if at < process.timer_at:
             process.timer += 1
             process.timer_at = at
-            self._put(max(at, self.mono), self._tick, (name, process.timer, self.lives[name]))
+            timer = process.timer
+            self.in_this_life(name, max(at, self.mono), lambda: self._tick(name, timer))
 
-    def _tick(self, name: str, timer: int, life: int) -> None:
+    def _tick(self, name: str, timer: int) -> None:
         process = self._processes[name]
-        if timer == process.timer and self.up(name) and self.lives[name] == life:
-            if self.paused(name):
-                process.backlog.append(lambda: self._tick(name, timer, life))
-                return
+        if timer == process.timer:
             process.timer_at = float("inf")
             self.feed(name, ce.Ticked() if name == COORDINATOR else pe.Ticked())
             if name == COORDINATOR:
@@ -299,15 +305,10 @@ class Simulation(World):
     def _flushing(self, name: str, life: int, duration: float) -> None:
         if self.up(name) and self.lives[name] == life:
             self._processes[name].urgent = False
-            self.after(duration, self._end_flush, name, life, len(self.disk(name).queue))
+            count = len(self.disk(name).queue)
+            self.in_this_life(name, self.mono + duration, lambda: self._end_flush(name, count))
 
-    def _end_flush(self, name: str, life: int, count: int) -> None:
-        process = self._processes[name]
-        if not self.up(name) or self.lives[name] != life:
-            return
-        if self.paused(name):
-            process.backlog.append(lambda: self._end_flush(name, life, count))
-            return
+    def _end_flush(self, name: str, count: int) -> None:
         self.flush(name, count)
         self.strikes.happened(name, "flushed")
 
@@ -322,7 +323,7 @@ class Simulation(World):
         process.busy = False
         self.watch.flushed(name)
         if done:
-            self.at_process(name, 0.00005, lambda: self._report(name, life, done))
+            self.in_this_life(name, self.mono + TELL_S, lambda: self._report(name, done))
         if name == COORDINATOR:
             self._look_behind()
         if process.urgent:
@@ -330,11 +331,9 @@ class Simulation(World):
         elif disk.queue:
             self.after(LAZY_S, self._flush_lazily, name, life)
 
-    def _report(self, name: str, life: int, done: list[tuple[int, Any]]) -> None:
-        if self.lives[name] != life:
-            return
+    def _report(self, name: str, done: list[tuple[int, Any]]) -> None:
         self.flushed(name, done)
-        if name != COORDINATOR and self.up(name):
+        if name != COORDINATOR:
             self.watch.swept(name)
         self.strikes.happened(name, "reported")
 
@@ -355,13 +354,8 @@ class Simulation(World):
             self._look_soon(self._keys.popleft()[1])
 
     def _look_soon(self, key: str | int) -> None:
-        life = self.lives[COORDINATOR]
-
-        def look() -> None:
-            if self.coordinator is not None and self.lives[COORDINATOR] == life:
-                self.looked_up(key)
-
-        self.at_process(COORDINATOR, 0.00006 + self.network.weather.flush_s * self.random.random(), look)
+        after = LOOK_S + self.network.weather.flush_s * self.random.random()
+        self.in_this_life(COORDINATOR, self.mono + after, lambda: self.looked_up(key))
 
     # Processes.
 

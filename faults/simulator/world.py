@@ -18,7 +18,6 @@ from coordinator.registers import EmbeddedRegister
 from coordinator.settings import CoordinatorSettings
 from faults.simulator.checks.watch import Watch
 from faults.simulator.disks import LOG, DecisionDisk, Disk, VoteDisk
-from faults.simulator.model import Rows
 from faults.simulator.scenario import BEGIN, COORDINATOR
 from faults.simulator.violation import require
 from faults.simulator.workload import Parts, initial_rows
@@ -50,7 +49,6 @@ class World(ABC):
         names: Sequence[str],
         coordinator_settings: CoordinatorSettings,
         participant_settings: ParticipantSettings,
-        rows: Rows | None = None,
     ) -> None:
         self.names = list(names)
         self.coordinator_settings = coordinator_settings
@@ -58,7 +56,7 @@ class World(ABC):
         self.mono = BEGIN
         self.clocks: dict[str, float] = {}
         """How far each process's wall clock is ahead."""
-        self.initial = rows or initial_rows()
+        self.initial = initial_rows()
         self.decision_disk = DecisionDisk()
         self.files: dict[str, list[VoteDisk]] = {
             name: [VoteDisk(name, f"file-{name}", self.initial)] for name in self.names
@@ -148,6 +146,14 @@ class World(ABC):
 
     def up(self, name: str) -> bool:
         return self.coordinator is not None if name == COORDINATOR else name in self.participants
+
+    def every_file(self) -> list[VoteDisk]:
+        """Of all participants, those included that are no longer served."""
+        return [disk for files in self.files.values() for disk in files]
+
+    def torn_by_hand(self) -> bool:
+        """Whether a person has settled anything, at a participant or at the coordinator."""
+        return bool(self.decision_disk.ledger.by_hand) or any(disk.ledger.heuristics for disk in self.every_file())
 
     def disk(self, name: str) -> Disk:
         return self.decision_disk if name == COORDINATOR else self.vote_disks[name]

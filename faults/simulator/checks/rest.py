@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import coordinator.events as ce
 from faults.simulator.checks.serial import serializable
-from faults.simulator.disks import VoteDisk
 from faults.simulator.model import Rows
 from faults.simulator.scenario import COORDINATOR
 from faults.simulator.violation import Violation, require
@@ -25,8 +24,7 @@ def judge(world: World) -> None:
     _ids(world, committed)
     _clients(world)
     _files(world)
-    torn = any(disk.ledger.heuristics for disk in _disks(world)) or bool(world.decision_disk.ledger.by_hand)
-    if not torn:
+    if not world.torn_by_hand():
         _conserved(world)
         serializable(world, committed | _readers(world))
 
@@ -35,7 +33,7 @@ def outcomes(world: World) -> set[int]:
     """The attempts that committed: so in the log, or applied somewhere otherwise than by a person's word."""
     durable = world.decision_disk.ledger.outcomes.items()
     committed = {key for key, outcome in durable if isinstance(key, int) and outcome is Outcome.COMMITTED}
-    for disk in _disks(world):
+    for disk in world.every_file():
         committed.update(n for n in disk.ledger.applied if n not in disk.ledger.heuristics)
     return committed
 
@@ -66,7 +64,7 @@ def _leftover_at(world: World, name: str) -> str | None:
     node, disk = world.participants[name], world.vote_disks[name]
     if disk.ledger.prepared:
         return f"in doubt about {sorted(disk.ledger.prepared)[:5]}"
-    if any(True for _ in node.lock_table.listing()) or node.lock_table._lines:
+    if node.lock_table._lines:
         return f"locks are held: {list(node.lock_table.listing())[:3]}"
     for log in node.logs.values():
         states = {branch.state.value for branch in log.branches.values()}
@@ -81,10 +79,6 @@ def _leftover_at(world: World, name: str) -> str | None:
     return f"{finished} outcomes are kept below the mark" if finished else None
 
 
-def _disks(world: World) -> list[VoteDisk]:
-    return [disk for files in world.files.values() for disk in files]
-
-
 def _agreement(world: World, committed: set[int]) -> None:
     """An attempt is applied at all the files that it was sent to, or at none; a person's word is known to be one."""
     watch = world.watch
@@ -94,7 +88,7 @@ def _agreement(world: World, committed: set[int]) -> None:
             if not (ledger.ended(number) or watch.by_hand(number)):
                 raise Violation(f"agreement: attempt {number} committed and is not applied at {name}")
     recorded = world.decision_disk.ledger.recorded
-    for disk in _disks(world):
+    for disk in world.every_file():
         ledger, name = disk.ledger, disk.file.name
         require(not ledger.prepared, f"{disk.identity} is still in doubt about {sorted(ledger.prepared)}")
         for number in ledger.applied:
@@ -142,7 +136,7 @@ def _clients(world: World) -> None:
 
 def _files(world: World) -> None:
     """Each file holds what its commits give in the order applied, and its log says the same as was seen of it."""
-    for disk in _disks(world):
+    for disk in world.every_file():
         replay = disk.initial.copy()
         for number in disk.ledger.applied:
             try:
@@ -163,15 +157,13 @@ def _different(found: Rows, replay: Rows) -> str:
 
 def _conserved(world: World) -> None:
     """Accounts are only ever moved between."""
-    for_each = sum(row["v"] or 0 for (table, _), row in world.initial.rows.items() if table == "accounts")
-    for disk in _disks(world):
-        if disk.initial.rows != world.initial.rows:
-            return
-    expected = for_each * len(_disks(world))
-    found = sum(
-        row["v"] or 0 for disk in _disks(world) for (table, _), row in disk.rows().rows.items() if table == "accounts"
-    )
+    found = sum(_on_accounts(disk.rows()) for disk in world.every_file())
+    expected = _on_accounts(world.initial) * len(world.every_file())
     require(found == expected, f"conservation: the accounts hold {found} in all, and held {expected}")
+
+
+def _on_accounts(rows: Rows) -> int:
+    return sum(row["v"] or 0 for (table, _), row in rows.rows.items() if table == "accounts")
 
 
 def _readers(world: World) -> set[int]:

@@ -46,7 +46,7 @@ class Access(NamedTuple):
 def serializable(world: World, committed: set[int]) -> None:
     """Raises Violation, naming the cycle or the first attempt that serial execution would have run otherwise."""
     before: dict[int, set[int]] = {number: set() for number in committed}
-    for disk in (disk for files in world.files.values() for disk in files):
+    for disk in world.every_file():
         for accesses in _accesses(world, disk, committed).values():
             _order(accesses, before)
     order = _sorted(before)
@@ -65,8 +65,7 @@ def _accesses(world: World, disk: VoteDisk, committed: set[int]) -> dict[Any, li
         values = {before.get(slot) for slot in slots} | {rows.rows.get(slot, {}).get("u") for slot in slots}
         freed[number] = {("unique", value) for value in values if value is not None}
     for number in sorted(committed & ledger.tried.keys()):
-        meant_for = world.watch.sent_to
-        if not any(meant_for.get((number, name)) is disk for name in world.watch.sent.get(number, ())):
+        if world.watch.sent_to.get((number, disk.file.name)) is not disk:
             continue
         accessed = touched(ledger.works[number]) | dict.fromkeys(freed.get(number, ()), "write")
         done_at = ledger.applied.get(number, NEVER)
@@ -134,7 +133,7 @@ def _cycle(before: dict[int, set[int]], left: set[int]) -> list[int]:
 
 def _replay(world: World, order: Iterable[int]) -> None:
     """Runs everything one after the other, and compares what was seen and what is there."""
-    watch, rows = world.watch, {disk.identity: disk.initial.copy() for files in world.files.values() for disk in files}
+    watch, rows = world.watch, {disk.identity: disk.initial.copy() for disk in world.every_file()}
     told = _told(world)
     for number in order:
         seen: dict[str, list[Seen]] = {}
@@ -150,10 +149,9 @@ def _replay(world: World, order: Iterable[int]) -> None:
                     f"serializability: {number} read {found} at {name}; serial execution gives {seen[name]}"
                 )
         _check_told(number, told.get(number, ()), seen)
-    for files in world.files.values():
-        for disk in files:
-            same = rows[disk.identity].rows == disk.rows().rows
-            require(same, f"serializability: {disk.identity} holds other rows than serial execution gives")
+    for disk in world.every_file():
+        same = rows[disk.identity].rows == disk.rows().rows
+        require(same, f"serializability: {disk.identity} holds other rows than serial execution gives")
 
 
 def _told(world: World) -> dict[int, list[bytes]]:

@@ -475,7 +475,7 @@ class Watch:
         elif answer is Answer.ABORTED and self.decided(number) is Outcome.COMMITTED:
             raise Violation(f"rule 6: {name} says that {number} is aborted; it committed")
         elif answer is Answer.ABORTED and self._may_commit(number):
-            disks = [disk for files in self._world.files.values() for disk in files]
+            disks = self._world.every_file()
             refused = any(disk.ledger.outcomes.get(number) is Outcome.ABORTED for disk in disks)
             require(refused, f"rule 6: {name} vouches for the abort of {number}, and no refusal is durable")
 
