@@ -16,19 +16,7 @@ import coordinator.events as ce
 import participant.events as pe
 from faults.simulator.disks import LOG
 from faults.simulator.scenario import COORDINATOR, Weather
-from troth.messages import (
-    Abort,
-    Acknowledged,
-    Answered,
-    Commit,
-    Mark,
-    OnePhase,
-    OnePhaseEnded,
-    Prepare,
-    Question,
-    Release,
-    Voted,
-)
+from troth.driving import wire
 
 if TYPE_CHECKING:
     from faults.simulator.simulation import Simulation
@@ -43,16 +31,6 @@ ECHO = 0.1
 """How often a batch that arrives comes once more on a later lane, where there are ghosts."""
 WRITE_S = 0.0001
 """What one write of a stream takes; what comes up meanwhile is the next batch."""
-
-_ORDER = {
-    kind: place
-    for place, kind in enumerate(
-        [Mark, Voted, Answered, OnePhaseEnded, Acknowledged, Commit, Abort, Release, Question, Prepare, OnePhase]
-    )
-}
-"""In which order the kinds of one batch are applied, as `troth/driving/wire.py` has it. Answers and questions of a
-participant come last there; that order is left to chance here."""
-
 
 class Lane:
     """One stream between the coordinator and a participant."""
@@ -289,7 +267,7 @@ class Network:
         sim = self._sim
         sender = COORDINATOR if down else lane.name
         box = lane.down if down else lane.up
-        batch = tuple(sorted(box, key=lambda message: _ORDER[type(message)]))
+        batch = _carried(box, down)
         box.clear()
         if not sim.up(sender) or sim.lives[sender] != life or not batch:
             return
@@ -354,3 +332,12 @@ class Network:
         else:
             sim.feed(COORDINATOR, ce.Received(name, batch))
             sim.strikes.happened(COORDINATOR, "receives")
+
+
+def _carried(messages: list[Any], down: bool) -> tuple[Any, ...]:
+    """What the other end reads of these, in the order in which it applies them: through the shipped encoding."""
+    if down:
+        sent_down = wire.encode_to_participant(messages, durable=0)
+        return tuple(message for batch in sent_down for message in wire.decode_to_participant(batch))
+    sent_up = wire.encode_to_coordinator(messages, durable=0)
+    return tuple(message for batch in sent_up for message in wire.decode_to_coordinator(batch))
