@@ -13,15 +13,16 @@ from faults.conformance import checks  # noqa: F401  # registers them
 from faults.conformance.check import CHECKS
 from participant import driver as drivers
 from participant import node, service
-from participant.escrow import Escrow, Pending, Verdict
+from participant.escrow import Escrow, Pending
 from participant.events import Apply, RunAlone, Try, Undo
 from participant.locks import Line, LockTable
 from participant.log import VoteLog
 from participant.node import Participant
-from participant.protocol import TABLE, Action, Input, State
+from participant.protocol import Action, Input, State
 from participant.resources import planning
 from participant.resources.sqlite import SQLiteResource
 from participant.tables import Log
+from tests import mutants
 from troth.log.writer import LogWriter
 from troth.messages import Acknowledged, Release
 from troth.v1 import participant_pb2_grpc
@@ -40,27 +41,28 @@ class Broken(NamedTuple):
     may: frozenset[str] = frozenset()
 
 
-def row(state: State, given: Input, action: Action, then: State) -> Breaking:
+def for_good(mutant: mutants.Mutant) -> Breaking:
+    """A mistake of `mutants.py`, until the process ends."""
+
+    def breaking() -> None:
+        for each in mutant():
+            each.__enter__()
+
+    return breaking
+
+
+def row(*row: Any) -> Breaking:
     """Another action and next state for one pair of the protocol's table."""
-    return lambda: TABLE.update({(state, given): (action, then)})
+    return for_good(mutants.at_participant(*row))
 
 
 def method(owner: Any, name: str, replacement: Any) -> Breaking:
-    return lambda: setattr(owner, name, replacement)
+    return for_good(mutants.method(owner, name, replacement))
 
 
 def also(action: Action, more: Callable[[Any, Any], None], *, first: bool = False) -> Breaking:
     """Something more is done with an action, before or after it."""
-    done = node._ACTIONS[action]
-
-    def both(self: Participant, branch: Any, argument: Any) -> None:
-        if first:
-            more(self, branch)
-        done(self, branch, argument)
-        if not first:
-            more(self, branch)
-
-    return lambda: node._ACTIONS.update({action: both})
+    return for_good(mutants.also(action, more, first=first))
 
 
 def told_before_durable(kind: type, each_s: float = 0.04) -> Breaking:
@@ -88,25 +90,11 @@ _peer_asked, _target_of, _pending_of = Participant._peer_asked, planning.target_
 _answer_hello, _want, _lock_timeout = drivers.Driver._answer_hello, planning.Locks.want, Participant._lock_timeout
 
 
-def forget_at_once(self: Participant, branch: Any, given: Any, argument: Any = None) -> None:
-    _move(self, branch, given, argument)
-    if branch.state in node.REMEMBERED:
-        self.logs[branch.attempt.log].branches.pop(branch.attempt.number, None)
-
-
-def newest_mark(self: Log, mark: Any) -> None:
-    self.low, self.excepted = mark.low, frozenset(mark.excepted)
-
-
 def release_on_pending(self: Participant, branch: Any, answer: Answer, who: str) -> None:
     if branch.state is S.READ_ONLY and answer is Answer.PENDING:
         self._release(self.logs[branch.attempt.log], Release(branch.attempt.number), None)
     else:
         _heard(self, branch, answer, who)
-
-
-def any_file(self: Participant, event: Any) -> None:
-    _peer_asked(self, event._replace(identity=self.identity))
 
 
 def vouch_for_reads(self: Participant, event: Any) -> None:
@@ -121,17 +109,6 @@ def names_as_given(catalog: Any, position: int, name: str, key: Any) -> Any:
     shown = list(key)
     target = _target_of(catalog, position, name, shown)
     return target._replace(name=("row", name, *map(str, shown)))
-
-
-def summed(cls: Any, adds: Any) -> Any:
-    return _pending_of(cls, (adds[-1]._replace(by=sum(add.by for add in adds)),))
-
-
-def own_floors_only(self: Escrow, adds: Any) -> Verdict:
-    if not self.pending or self.base is None:
-        return Verdict.WAIT if self.pending else Verdict.ADMIT
-    new = Pending.of(adds)
-    return Verdict.WAIT if self.base + self.down + new.down < max(new.floors) else Verdict.ADMIT
 
 
 def no_unique_locks(self: Any, name: Any, mode: Any) -> None:
@@ -198,7 +175,7 @@ def lanes_only() -> None:
 
 
 def action(name: Action, done: Any) -> Breaking:
-    return lambda: node._ACTIONS.update({name: done})
+    return for_good(mutants.participant_action(name, done))
 
 
 ANY = [check.name for check in CHECKS]
@@ -263,10 +240,11 @@ BROKEN: dict[str, Broken] = {
         row(S.UNKNOWN, I.PEER_ASKS_ENDED, A.SAY_ABORTED, S.UNKNOWN), "below-the-mark-nothing-is-told"
     ),
     "speaks for any file": broken(
-        lambda: node._EVENTS.update({node.PeerAsked: any_file}), "another-file-is-not-spoken-for"
+        for_good(mutants.participant_event(node.PeerAsked, mutants.asked_whoever_it_is)),
+        "another-file-is-not-spoken-for",
     ),
     "vouches for a read-only branch": broken(
-        lambda: node._EVENTS.update({node.PeerAsked: vouch_for_reads}), "a-read-only-branch-never-vouches"
+        for_good(mutants.participant_event(node.PeerAsked, vouch_for_reads)), "a-read-only-branch-never-vouches"
     ),
     "tells a peer a heuristic outcome": broken(
         row(S.HEURISTIC, I.PEER_ASKS, A.SAY_KNOWN, S.HEURISTIC), "a-heuristic-outcome-is-no-answer"
@@ -290,7 +268,7 @@ BROKEN: dict[str, Broken] = {
         row(S.UNKNOWN, I.ABORT, A.NOTHING, S.UNKNOWN), "a-prepare-after-its-abort-is-refused"
     ),
     "forgets what has ended at once": broken(
-        method(Participant, "_move", forget_at_once),
+        method(Participant, "_move", mutants.forget_at_once),
         "a-prepare-after-its-abort-is-refused",
         "an-abort-is-final",
         "a-doubled-commit-is-applied-once",
@@ -307,7 +285,9 @@ BROKEN: dict[str, Broken] = {
         may=ANY,
     ),
     "takes an older mark for the newest": broken(
-        method(Log, "join", newest_mark), "an-older-mark-takes-nothing-back", "a-later-list-takes-nothing-back"
+        method(Log, "join", mutants.replaced_mark),
+        "an-older-mark-takes-nothing-back",
+        "a-later-list-takes-nothing-back",
     ),
     "ignores what a mark lists": broken(
         method(Log, "below", lambda self, number: number < self.low), "what-a-mark-lists-is-not-below-it"
@@ -361,9 +341,11 @@ BROKEN: dict[str, Broken] = {
         "resolved-as-committed-it-goes-on-asking",
         "a-heuristic-outcome-outlives-a-kill",
     ),
-    "sums the adds of a branch": broken(method(Pending, "of", classmethod(summed)), "pending-adds-are-not-summed"),
+    "sums the adds of a branch": broken(
+        method(Pending, "of", classmethod(mutants.summed)), "pending-adds-are-not-summed"
+    ),
     "ignores the bounds of pending adds": broken(
-        method(Escrow, "judge", own_floors_only), "the-bounds-of-others-count", "sixty-four-bits-are-a-bound"
+        method(Escrow, "judge", mutants.only_own_floors), "the-bounds-of-others-count", "sixty-four-bits-are-a-bound"
     ),
     "counts an aborted add": broken(
         method(Line, "leave", lambda self, owner, applied: _leave(self, owner, applied=True)),
