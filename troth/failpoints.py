@@ -207,7 +207,8 @@ class Failpoints:
             return
         try:
             found = self._file.stat()
-            stamp, text = (found.st_ino, found.st_mtime_ns), self._file.read_text()
+            stamp = (found.st_ino, found.st_mtime_ns)
+            text = self._file.read_text() if stamp != self._stamp else ""
         except FileNotFoundError:
             stamp, text = (0, 0), ""
         if stamp != self._stamp:

@@ -20,7 +20,7 @@ HISTORY_LINES = 200
 """Of a failing run's history the last lines are shown; --history shows all."""
 
 
-class _Range(click.ParamType[tuple[int, int]]):
+class _Range(click.ParamType):  # type: ignore[type-arg]  # generic only in later click
     """`3` or `2-5`."""
 
     name = "N or N-M"
@@ -32,7 +32,7 @@ class _Range(click.ParamType[tuple[int, int]]):
         return int(least), int(most or least)
 
 
-class _Kept(click.ParamType[Keep]):
+class _Kept(click.ParamType):  # type: ignore[type-arg]  # generic only in later click
     """What `Keep` spells."""
 
     name = "a1,f0,..."

@@ -32,6 +32,7 @@ ECHO = 0.1
 WRITE_S = 0.0001
 """What one write of a stream takes; what comes up meanwhile is the next batch."""
 
+
 class Lane:
     """One stream between the coordinator and a participant."""
 
