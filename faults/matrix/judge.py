@@ -67,7 +67,7 @@ class Judge:
         found = self._cluster.rows(COORDINATOR, query, id)
         if [state for _, state, _ in found] != [outcome]:
             yield f"the decision log holds {found} for {id}, which is {outcome.name}"
-        if kept := self._cluster.rows(COORDINATOR, "SELECT number FROM troth_heuristics"):
+        if kept := by_hand(self._cluster):
             yield f"the decision log still holds {kept} as resolved by hand"
         if any(ended_at is None for *_, ended_at in found):
             yield f"the decision log holds {id} as not ended"
@@ -92,3 +92,9 @@ class Judge:
     def _history(self, name: str) -> int:
         ((count,),) = self._cluster.rows(name, "SELECT count(*) FROM troth_history")
         return int(count)
+
+
+def by_hand(cluster: Cluster) -> list[int]:
+    """The attempts that the coordinator's log lists as resolved by hand: kept, and not cleared."""
+    query = "SELECT number FROM troth_heuristics WHERE cleared_at IS NULL"
+    return [number for (number,) in cluster.rows(COORDINATOR, query)]

@@ -12,6 +12,7 @@ import grpc
 
 from faults.cluster import COORDINATOR, Cluster
 from faults.matrix.cases import FIRST
+from faults.matrix.judge import by_hand
 from troth.v1.coordinator_pb2 import ResolveRequest
 from troth.v1.participant_pb2 import InDoubtRequest, ResolveBranchRequest
 from troth.words import Outcome
@@ -36,7 +37,7 @@ class Person:
             self._resolve()
         elif dead:
             self._start()
-        elif self._kept():
+        elif by_hand(self._cluster):
             request = ResolveRequest(id=self._id, participant=FIRST, clear=True)
             _said(self._cluster.commands.Resolve, request)
 
@@ -46,17 +47,13 @@ class Person:
         has ended."""
         query = "SELECT count(*) FROM troth_transactions WHERE id = ? AND ended_at IS NOT NULL"
         ((ended,),) = self._cluster.rows(COORDINATOR, query, self._id)
-        return bool(ended) and not self._kept()
+        return bool(ended) and not by_hand(self._cluster)
 
     def _resolve(self) -> None:
         doubt = _said(self._cluster.participant(FIRST).InDoubt, InDoubtRequest())
         for branch in [] if doubt is None else doubt.branches:
             request = ResolveBranchRequest(attempt=branch.attempt, outcome=_COMMITTED, reason="the matrix says so")
             self._resolved = bool(branch.heuristic or _said(self._cluster.branches(FIRST).Resolve, request))
-
-    def _kept(self) -> bool:
-        ((count,),) = self._cluster.rows(COORDINATOR, "SELECT count(*) FROM troth_heuristics")
-        return bool(count)
 
 
 _COMMITTED: Any = int(Outcome.COMMITTED)
