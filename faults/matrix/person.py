@@ -29,15 +29,24 @@ class Person:
         self._cluster = cluster
         self._id = id
         self._start = start
+        self._begun = False
         self._resolved = False
 
     def step(self, dead: bool) -> None:
-        """The next thing to do, as far as it can be done now. `dead`: the coordinator is."""
-        if not self._resolved:
+        """The next thing to do, as far as it can be done now. `dead`: the coordinator is.
+
+        Nothing is done before it has died once, though a branch is in doubt already while the decision is made. That
+        the branch is resolved is known from the answer, from the participant's doubt, or, when the answer was lost and
+        the doubt is over, from the coordinator's log."""
+        self._begun = self._begun or dead
+        if not self._begun:
+            return
+        kept = bool(by_hand(self._cluster))
+        if not (self._resolved or kept):
             self._resolve()
         elif dead:
             self._start()
-        elif by_hand(self._cluster):
+        elif kept:
             request = ResolveRequest(id=self._id, participant=FIRST, clear=True)
             _said(self._cluster.commands.Resolve, request)
 

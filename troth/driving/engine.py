@@ -24,7 +24,7 @@ import structlog
 
 from troth import failpoints
 from troth.driving.server import Server
-from troth.log import LogFile, LogWriter
+from troth.log import LogFailed, LogFile, LogWriter
 from troth.v1 import types_pb2
 from troth.words import Now
 
@@ -194,9 +194,25 @@ class Engine(ABC, Generic[E, F, J, R]):
             self.writer.put_many(jobs)
 
     def in_writer(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Runs `work` in the writer thread, behind everything queued; done when all that it saw is durable."""
+        """Runs `work` in the writer thread, behind everything queued; done when all that it saw is durable. It is never
+        done when the log fails: who waits is cut off with the process, as one who waits for a reply is."""
         self.hand_over()
-        return asyncio.wrap_future(self.writer.call(lambda _: work()), loop=self._loop)
+        found = asyncio.wrap_future(self.writer.call(lambda _: work()), loop=self._loop)
+        answer: asyncio.Future[T] = self._loop.create_future()
+
+        def take(_: asyncio.Future[T]) -> None:
+            if answer.done():
+                return
+            error = found.exception()
+            if error is None:
+                answer.set_result(found.result())
+            elif isinstance(error, LogFailed):
+                self.fail(error)
+            else:
+                answer.set_exception(error)
+
+        found.add_done_callback(take)
+        return answer
 
     def _flushed_in_writer(self, upto: int, results: list[tuple[int, R]]) -> None:
         self._flushes.append((upto, results))
