@@ -52,6 +52,7 @@ def test_every_result_comes_once_with_its_id() -> None:
         Outcome.REFUSED: 100,
     }
     assert all(result.outcome is list(Outcome)[int(result.id[1:]) % 3] for result in found)
+    assert all(result.id == f"t{result.position}" for result in found)
     assert fake.streams == 1
 
 
@@ -102,6 +103,7 @@ def test_what_cannot_be_sent_is_a_refused_result() -> None:
         "large": (Outcome.REFUSED, "too_large"),
         "good": (Outcome.COMMITTED, ""),
     }
+    assert {id: result.position for id, result in found.items()} == {"empty": 0, "large": 1, "good": 2}
     assert [request.id for request in fake.seen] == ["good"]
 
 

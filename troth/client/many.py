@@ -38,13 +38,13 @@ _LAST_WORDS_S = 1.0
 Source = AsyncIterable[Transaction] | Iterable[Transaction]
 
 
-def refusal(request: SubmitRequest) -> Result | None:
+def refusal(request: SubmitRequest, position: int = 0) -> Result | None:
     """Why a request cannot be sent; None when it can."""
     size = request.ByteSize()
     if size <= REQUEST_BYTES_MAX:
         return None
     message = f"the transaction has {size} bytes, and at most {REQUEST_BYTES_MAX} can be sent in one"
-    return Result(request.id, Outcome.REFUSED, reason(Code.CODE_TOO_LARGE, message))
+    return Result.refused(request.id, reason(Code.CODE_TOO_LARGE, message), position)
 
 
 @dataclass
@@ -83,7 +83,7 @@ class Many:
         self._slots = asyncio.Semaphore(in_flight)
         self._open: dict[int, _Open] = {}  # By tag, oldest first.
         self._unsent: deque[int] = deque()  # Tags to be written; those that are no longer open are skipped.
-        self._tag = 0  # The last one given.
+        self._tag = 0  # The last one given; tags count positions from 1.
         self._exhausted = False  # Nothing more comes from the source.
         self._gone: Unreachable | None = None
         """Set when the coordinator stayed away and everything taken was answered: what else comes stays unsent."""
@@ -127,14 +127,14 @@ class Many:
     def _take(self, transaction: Transaction) -> None:
         if self._gone is not None:
             raise self._gone
-        self._tag += 1
+        position, self._tag = self._tag, self._tag + 1
         try:
             request = transaction.to_request(wait_applied=self._wait_applied, tag=self._tag)
         except BadInput as error:
-            self._answer([Result(transaction.id, Outcome.REFUSED, reason(Code.CODE_BAD_REQUEST, str(error)))])
+            self._answer([Result.refused(transaction.id, reason(Code.CODE_BAD_REQUEST, str(error)), position)])
             return
         request.timeout_s = request.timeout_s or self._timeout_s
-        if refused := refusal(request):
+        if refused := refusal(request, position):
             self._answer([refused])
             return
         self._open[self._tag] = _Open(request)
@@ -157,7 +157,7 @@ class Many:
             entry.give_up_at = now + self._ask_again_s
         if now >= entry.give_up_at:
             del self._open[tag]
-            self._answer([Result.unknown(entry.request.id, why)])
+            self._answer([Result.unknown(entry.request.id, why, tag - 1)])
         elif not entry.queued:
             entry.queued, entry.overdue_at = True, float("inf")
             asyncio.get_running_loop().call_later(_ASK_AGAIN_PAUSE_S, self._write_soon, tag)
@@ -235,7 +235,7 @@ class Many:
         for message in messages:
             if message.tag not in self._open:  # Answered as overdue before.
                 continue
-            result = Result.of(message)
+            result = Result.of(message, message.tag - 1)
             if result.outcome is Outcome.UNKNOWN:
                 self._not_known(message.tag, message.reason.message or "the coordinator does not know it yet")
             else:

@@ -63,9 +63,12 @@ class Result:
     """Every participant has applied; known only when that was waited for."""
     attempts: int = 0
     """Attempts that the coordinator made in its present life."""
+    position: int = 0
+    """Of the transaction among those that `submit_many` took, from 0: results come in any order, and an id that the
+    coordinator assigned is not known before."""
 
     @classmethod
-    def of(cls, message: coordinator_pb2.SubmitResult) -> Self:
+    def of(cls, message: coordinator_pb2.SubmitResult, position: int = 0) -> Self:
         """From the message; an outcome that this client does not know is UNKNOWN."""
         return cls(
             id=message.id,
@@ -75,12 +78,18 @@ class Result:
             rows_not_kept=message.rows_not_kept,
             applied=message.applied,
             attempts=message.attempts,
+            position=position,
         )
 
     @classmethod
-    def unknown(cls, id: str, why: str) -> Self:
+    def unknown(cls, id: str, why: str, position: int = 0) -> Self:
         """A submission whose outcome is not known here."""
-        return cls(id, Outcome.UNKNOWN, types_pb2.Reason(message=why, retryable=True))
+        return cls(id, Outcome.UNKNOWN, types_pb2.Reason(message=why, retryable=True), position=position)
+
+    @classmethod
+    def refused(cls, id: str, why: types_pb2.Reason, position: int = 0) -> Self:
+        """A submission that was not sent, because it cannot be."""
+        return cls(id, Outcome.REFUSED, why, position=position)
 
     @property
     def code(self) -> str:
