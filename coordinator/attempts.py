@@ -29,7 +29,6 @@ from troth.messages import (
     Abort,
     Commit,
     OnePhase,
-    Peer,
     Prepare,
     Question,
     Release,
@@ -134,19 +133,12 @@ class Attempts(Base):
         pass
 
     def _do_send_prepares(self, attempt: Attempt, _: Any) -> None:
-        updating = [part for part in attempt.parts.values() if not part.branch.read_only]
-        everybody = {
-            part.branch.participant: Peer(
-                part.branch.participant, self.lanes[part.branch.participant].advertised, part.identity
-            )
-            for part in updating
-        }
-        for name, part in attempt.parts.items():
-            peers = tuple(peer for other, peer in everybody.items() if other != name)
+        parts = attempt.parts
+        named = [(name, self.lanes[name].peer) for name, part in parts.items() if not part.branch.read_only]
+        for name, part in parts.items():
             branch = part.branch
-            self._send(
-                name, Prepare(attempt.number, branch.operations, branch.read_only, () if branch.read_only else peers)
-            )
+            peers = () if branch.read_only else tuple([peer for other, peer in named if other != name and peer])
+            self._send(name, Prepare(attempt.number, branch.operations, branch.read_only, peers))
         self._note(attempt.submission, "prepares sent")
 
     def _do_claim(self, attempt: Attempt, _: Any) -> None:

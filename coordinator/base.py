@@ -17,6 +17,7 @@ from coordinator.events import (
     Send,
     WakeAt,
 )
+from coordinator.recent import Recent
 from coordinator.settings import CoordinatorSettings
 from coordinator.tables import Attempt, Due, Lane, Open
 from coordinator.views import Done
@@ -61,6 +62,7 @@ class Base:
         self._recovered = recovered
         self._sequence = 0
         self._parked: dict[str, Open] = {}
+        self._recent = Recent(recovered.newest)
         self._questions: dict[int, list[tuple[str, int]]] = {}
         """Attempts looked up in the log, and who asked: (participant, 0) by lane or ("", client) by call."""
         self._flushes: deque[tuple[int, Callable[[], None]]] = deque()

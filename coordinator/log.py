@@ -295,6 +295,11 @@ class DecisionLog:
             heuristics=tuple((participant, Outcome(done)) for participant, done in heuristics),
         )
 
+    def _newest(self) -> str:
+        """The greatest id that carries a time."""
+        latest = "SELECT max(time) FROM troth_transactions WHERE time IS NOT NULL"
+        return self._one(f"SELECT max(id) FROM troth_transactions WHERE time = ({latest})") or ""
+
     def _recover(self) -> Recovered:
         execute = self.file.connection.execute
         rows = execute(f"SELECT {_COLUMNS} FROM troth_transactions WHERE ended_at IS NULL ORDER BY number").fetchall()
@@ -306,6 +311,7 @@ class DecisionLog:
             heuristics=tuple(Heuristic(n, name, Outcome(done), why, at) for n, name, done, why, at in heuristics),
             horizon=float(self._one("SELECT value FROM troth_meta WHERE key = 'horizon'")),
             known=tuple(execute("SELECT participant, identity FROM troth_known ORDER BY participant")),
+            newest=self._newest(),
         )
 
     def _next_epoch(self) -> int:

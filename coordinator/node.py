@@ -6,8 +6,9 @@ attempts: submissions that join, wait for lanes and are tried again, the low-wat
 settle.
 
 Invariants: `submissions` holds every id whose outcome is not yet in the log, so an id is looked up in the log
-exactly when it is not open here; `attempts` holds every attempt that the mark must except. What promises an outcome
-to a client leaves from `_durable` (or `_decided`, when the coordinator assigned the id).
+exactly when it is neither open here nor surely new (`recent.py`); `attempts` holds every attempt that the mark must
+except. What promises an outcome to a client leaves from `_durable` (or `_decided`, when the coordinator assigned the
+id).
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ from troth.messages import (
     Answered,
     Commit,
     OnePhaseEnded,
+    Peer,
     Question,
     Voted,
 )
@@ -140,11 +142,13 @@ class Coordinator(People, Views):
         sub.waiters.append(waiter)
         self.submissions[id] = sub
         self._note(sub, "submitted")
-        if sub.chosen:
+        if not sub.chosen:
+            self._begin(sub, first)
+        elif self._recent.open(id):
+            self._begin_new(sub)
+        else:
             sub.looking = True
             self._out.append(LookUp(id))
-        else:
-            self._begin(sub, first)
 
     def _refusal(self, wanted: Submission) -> Reason | None:
         """Why this submission is not run, whatever is known of its id."""
@@ -233,6 +237,7 @@ class Coordinator(People, Views):
         sub.waiters.append(waiter)
         sub.looking = sub.abort_wanted = True
         self.submissions[id] = sub
+        self._recent.open(id)
         self._out.append(LookUp(id))
 
     def _issued(self, id: str) -> bool:
@@ -257,7 +262,11 @@ class Coordinator(People, Views):
         sub.looking = False
         if event.entry is not None:
             self._answer_from_log(sub, event.entry)
-            return
+        else:
+            self._begin_new(sub)
+
+    def _begin_new(self, sub: Open) -> None:
+        """The log does not hold the id."""
         time = time_of(sub.id)
         if time is not None and time < self.horizon:
             age = self.horizon - time
@@ -305,7 +314,8 @@ class Coordinator(People, Views):
 
     def _lane_opened(self, event: LaneOpened) -> None:
         lane = self.lanes[event.participant]
-        lane.open, lane.why, lane.advertised = True, "", event.address or lane.address
+        lane.open, lane.why = True, ""
+        lane.peer = Peer(event.participant, event.address or lane.address, event.identity)
         lane.identity, lane.incarnation = event.identity, event.incarnation
         if lane.known != event.identity:
             self._new_file(event.participant, lane)

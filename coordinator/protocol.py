@@ -16,10 +16,10 @@ the id.
 
 from __future__ import annotations
 
-import enum
+from troth.words import Symbol
 
 
-class State(enum.Enum):
+class State(Symbol):
     """Where an attempt stands at the coordinator."""
 
     NEW = "new"
@@ -50,7 +50,7 @@ class State(enum.Enum):
     """Nothing more to do."""
 
 
-class Input(enum.Enum):
+class Input(Symbol):
     """What can happen to an attempt."""
 
     PREPARE = "start"
@@ -78,7 +78,7 @@ class Input(enum.Enum):
     REMIND = "reminder due"
 
 
-class Action(enum.Enum):
+class Action(Symbol):
     """What is done on the way; `node.py` has one method for each."""
 
     NOTHING = "nothing"

@@ -10,6 +10,7 @@ from coordinator.events import (
     Branch,
 )
 from coordinator.protocol import State
+from troth.messages import Peer
 from troth.v1.types_pb2 import Reason
 from troth.words import Now, Vote
 
@@ -141,12 +142,12 @@ class Attempt:
 class Lane:
     """What is known of one participant."""
 
-    __slots__ = ("address", "advertised", "identity", "incarnation", "known", "open", "unanswered", "why")
+    __slots__ = ("address", "identity", "incarnation", "known", "open", "peer", "unanswered", "why")
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.advertised = address
-        """Where its peers reach it, as its last hello said."""
+        self.peer: Peer | None = None
+        """How prepares name it to the others, as its last hello said."""
         self.open = False
         self.identity = ""
         self.incarnation = 0

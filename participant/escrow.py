@@ -11,14 +11,14 @@ bound may forbid. Its own earlier adds are certain when it is applied, so they c
 from __future__ import annotations
 
 import enum
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from participant.resources import Add
+from troth.words import Symbol
 
 
-class Verdict(enum.Enum):
+class Verdict(Symbol):
     """What is to be done with an add that asks to join."""
 
     ADMIT = enum.auto()
@@ -40,6 +40,9 @@ class Pending(NamedTuple):
 
     @classmethod
     def of(cls, adds: Sequence[Add]) -> Pending:
+        if len(adds) == 1:
+            ((_, by, low, high, _),) = adds
+            return cls(by, 0, by, (low,), (high - by,)) if by < 0 else cls(0, by, by, (low - by,), (high,))
         down = sum(add.by for add in adds if add.by < 0)
         up = sum(add.by for add in adds if add.by > 0)
         floors, ceilings, sofar = [], [], 0
@@ -56,13 +59,15 @@ class Escrow:
     `base` is the applied value; None until the first branch's trial has read it, and until then nobody else joins.
     """
 
+    __slots__ = ("_ceilings", "_floors", "base", "down", "pending", "up")
+
     def __init__(self, base: int | None = None) -> None:
         self.base = base
         self.pending: dict[object, Pending] = {}
         self.down = 0
         self.up = 0
-        self._floors: Counter[int] = Counter()
-        self._ceilings: Counter[int] = Counter()
+        self._floors: dict[int, int] = {}
+        self._ceilings: dict[int, int] = {}
 
     def judge(self, adds: Sequence[Add]) -> Verdict:
         """Whether a branch with these adds may join the pending ones now."""
@@ -94,8 +99,8 @@ class Escrow:
         new = self.pending[owner] = Pending.of(adds)
         self.down += new.down
         self.up += new.up
-        self._floors.update(new.floors)
-        self._ceilings.update(new.ceilings)
+        _put(self._floors, new.floors)
+        _put(self._ceilings, new.ceilings)
 
     def leave(self, owner: object, applied: bool) -> None:
         old = self.pending.pop(owner)
@@ -107,8 +112,17 @@ class Escrow:
         _take(self._ceilings, old.ceilings)
 
 
-def _take(counter: Counter[int], values: Sequence[int]) -> None:
+# How often each bound is needed: many adds share a few bounds, so the tightest is found among few.
+
+
+def _put(counts: dict[int, int], values: Sequence[int]) -> None:
     for value in values:
-        counter[value] -= 1
-        if not counter[value]:
-            del counter[value]
+        counts[value] = counts.get(value, 0) + 1
+
+
+def _take(counts: dict[int, int], values: Sequence[int]) -> None:
+    for value in values:
+        if counts[value] == 1:
+            del counts[value]
+        else:
+            counts[value] -= 1

@@ -8,7 +8,7 @@ up waits.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from participant.escrow import Escrow, Verdict
@@ -53,26 +53,33 @@ class Line:
             return Verdict.WAIT
         if lock.mode is Mode.SHARED:
             return Verdict.ADMIT
-        verdicts = {self.columns[c].judge(adds) for c, adds in by_column(lock).items() if c in self.columns}
-        for worst in (Verdict.HOPELESS, Verdict.WAIT):
-            if worst in verdicts:
-                return worst
-        return Verdict.ADMIT
+        worst = Verdict.ADMIT
+        for column, adds in by_column(lock):
+            verdict = self.columns[column].judge(adds) if column in self.columns else Verdict.ADMIT
+            if verdict is Verdict.HOPELESS:
+                return verdict
+            if verdict is Verdict.WAIT:
+                worst = verdict
+        return worst
 
     def hold(self, owner: Owner, lock: Lock) -> None:
-        if lock.mode is not Mode.INCREMENT:
-            self.columns.clear()
         self.mode = lock.mode
         self.holders[owner] = lock
-        for column, adds in by_column(lock).items():
-            self.columns.setdefault(column, Escrow()).join(owner, adds)
+        if lock.mode is not Mode.INCREMENT:
+            self.columns.clear()
+            return
+        for column, adds in by_column(lock):
+            escrow = self.columns.get(column)
+            if escrow is None:
+                escrow = self.columns[column] = Escrow()
+            escrow.join(owner, adds)
 
     def leave(self, owner: Owner, applied: bool) -> None:
         lock = self.holders.pop(owner, None)
         if lock is None:
             del self.waiting[owner]
             return
-        for column in by_column(lock):
+        for column, _ in by_column(lock):
             escrow = self.columns[column]
             escrow.leave(owner, applied)
             # Kept while others wait and the value is known, so that they need not wait for a trial each.
@@ -80,7 +87,7 @@ class Line:
                 del self.columns[column]
 
     def why_hopeless(self, lock: Lock) -> Hopeless:
-        for column, adds in by_column(lock).items():
+        for column, adds in by_column(lock):
             escrow = self.columns.get(column)
             if escrow is not None and escrow.base is not None and (add := escrow.hopeless(adds)) is not None:
                 return Hopeless(lock.name, add, escrow.base)
@@ -103,10 +110,13 @@ class LockTable:
         assert owner not in self._locks, f"{owner} asks twice"
         self._locks[owner] = tuple(locks)
         missing = 0
+        lines = self._lines
         for lock in locks:
-            line = self._lines.get(lock.name)
+            line = lines.get(lock.name)
             if line is None:
-                line = self._lines[lock.name] = Line()
+                line = lines[lock.name] = Line()
+                line.hold(owner, lock)
+                continue
             verdict = Verdict.WAIT if line.waiting else line.judge(lock)
             if verdict is Verdict.HOPELESS:
                 why = line.why_hopeless(lock)
@@ -139,7 +149,7 @@ class LockTable:
         if not values:
             return Changes([], [])
         self._set_bases(self._locks[owner], values)
-        return self._advance([name for name, _ in values])
+        return self._advance([name for name, _ in values if self._lines[name].waiting])
 
     def release(self, owner: Owner, applied: bool) -> Changes:
         """Takes the branch out of every line, held or waited for. `applied` says that its adds are in the values."""
@@ -181,9 +191,15 @@ class LockTable:
     def _leave(self, owner: Owner, locks: Sequence[Lock], applied: bool) -> Changes:
         del self._locks[owner]
         self._missing.pop(owner, None)
+        names = []
         for lock in locks:
-            self._lines[lock.name].leave(owner, applied)
-        return self._advance([lock.name for lock in locks])
+            line = self._lines[lock.name]
+            line.leave(owner, applied)
+            if line.waiting:
+                names.append(lock.name)
+            elif not line.holders:
+                del self._lines[lock.name]
+        return self._advance(names)
 
     def _advance(self, names: list[LockName]) -> Changes:
         """Moves these lines as far as they go; a hopeless branch leaves all its lines, which then move too."""
@@ -222,11 +238,11 @@ class LockTable:
         return moved
 
 
-def by_column(lock: Lock) -> dict[str, tuple[Add, ...]]:
-    """The adds of an increment lock by column, each in the order given; empty for other modes."""
+def by_column(lock: Lock) -> Iterable[tuple[str, tuple[Add, ...]]]:
+    """The adds of an increment lock by column, each in the order given; nothing for other modes."""
     if len(lock.adds) == 1:
-        return {lock.adds[0].column: lock.adds}
+        return ((lock.adds[0].column, lock.adds),)
     columns: dict[str, tuple[Add, ...]] = {}
     for add in lock.adds:
         columns[add.column] = (*columns.get(add.column, ()), add)
-    return columns
+    return columns.items()

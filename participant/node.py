@@ -403,22 +403,33 @@ class Participant(Views):
             self._refuse_call(branch, argument)
             return
         action, state = move
-        before, branch.state = branch.state, state
-        log = self.logs[branch.attempt.log]
-        if before is State.UNKNOWN and state is not State.UNKNOWN:
-            log.branches[branch.attempt.number] = branch
-        elif state is State.UNKNOWN and before is not State.UNKNOWN:
-            del log.branches[branch.attempt.number]
-        if state in REMEMBERED and before not in REMEMBERED:
-            heapq.heappush(log.remembered, branch.attempt.number)
-            if log.below(branch.attempt.number):
-                self._forget_soon(log)
+        change = _CHANGES.get((branch.state, state))
+        branch.state = state
+        if change is not None:
+            change(self, branch)
         _ACTIONS[action](self, branch, argument)
-        self._let_callers_go(branch)
+        if branch.callers:
+            self._let_callers_go(branch)
+
+    # What a move changes beside the branch's own state.
+
+    def _appear(self, branch: Branch) -> None:
+        self.logs[branch.attempt.log].branches[branch.attempt.number] = branch
+        if branch.state in REMEMBERED:
+            self._end(branch)
+
+    def _vanish(self, branch: Branch) -> None:
+        del self.logs[branch.attempt.log].branches[branch.attempt.number]
+
+    def _end(self, branch: Branch) -> None:
+        log, number = self.logs[branch.attempt.log], branch.attempt.number
+        heapq.heappush(log.remembered, number)
+        if log.below(number):
+            self._forget_soon(log)
 
     def _let_callers_go(self, branch: Branch) -> None:
         """Single calls for which neither a vote nor an acknowledgement will come hear how the branch stands."""
-        if branch.callers and branch.state not in TELLING:
+        if branch.state not in TELLING:
             for caller in list(branch.callers):
                 self._refuse_call(branch, caller)
 
@@ -791,3 +802,14 @@ _ACTIONS: dict[Action, Callable[[Participant, Branch, Any], None]] = {
     Action.LEARN_ABORTED: Participant._do_learn_aborted,
     Action.ACKNOWLEDGE_HEURISTIC: Participant._do_acknowledge_heuristic,
 }
+
+
+def _change(before: State, after: State) -> Callable[[Participant, Branch], None] | None:
+    if before is State.UNKNOWN:
+        return Participant._appear if after is not State.UNKNOWN else None
+    if after is State.UNKNOWN:
+        return Participant._vanish
+    return Participant._end if after in REMEMBERED and before not in REMEMBERED else None
+
+
+_CHANGES = {(before, after): _change(before, after) for before in State for after in State}

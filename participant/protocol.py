@@ -18,10 +18,10 @@ actions say.
 
 from __future__ import annotations
 
-import enum
+from troth.words import Symbol
 
 
-class State(enum.Enum):
+class State(Symbol):
     """Where a branch stands at this participant."""
 
     UNKNOWN = "unknown"
@@ -54,7 +54,7 @@ class State(enum.Enum):
     """Resolved by hand, and the true outcome is known durably; the record is kept until cleared."""
 
 
-class Input(enum.Enum):
+class Input(Symbol):
     """What can happen to a branch."""
 
     PREPARE = "prepare"
@@ -82,7 +82,7 @@ class Input(enum.Enum):
     RESOLVE_ABORT = "a person aborts"
 
 
-class Action(enum.Enum):
+class Action(Symbol):
     """What is done on the way; `node.py` has one method for each."""
 
     NOTHING = "nothing"

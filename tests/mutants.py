@@ -34,7 +34,6 @@ from troth.messages import (
     Answered,
     OnePhase,
     OnePhaseEnded,
-    Peer,
     Prepare,
     Voted,
 )
@@ -218,9 +217,8 @@ def epoch_in_memory(self: DecisionLog) -> int:
 
 
 def name_everybody(self: Coordinator, attempt: Any) -> None:
-    everybody = {name: Peer(name, self.lanes[name].advertised, part.identity) for name, part in attempt.parts.items()}
     for name, part in attempt.parts.items():
-        peers = tuple(peer for other, peer in everybody.items() if other != name)
+        peers = tuple(peer for other in attempt.parts if other != name and (peer := self.lanes[other].peer))
         read_only = part.branch.read_only
         self._send(name, Prepare(attempt.number, part.branch.operations, read_only, () if read_only else peers))
 

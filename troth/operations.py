@@ -17,8 +17,8 @@ from troth.errors import BadInput
 from troth.ids import new_id
 from troth.v1 import types_pb2
 from troth.v1.coordinator_pb2 import SubmitRequest
-from troth.v1.types_pb2 import Branch, Column, Operation, Operations, Value
-from troth.values import Scalar, checked_text, to_value, value_text
+from troth.v1.types_pb2 import Branch, Operation, Value
+from troth.values import Scalar, checked_text, set_value, to_value, value_text
 
 Key: TypeAlias = Scalar | Sequence[Scalar]
 """A primary key: its only value, or one value for each column in primary-key order."""
@@ -33,24 +33,34 @@ UNSET: Final = _Unset()
 
 def insert(table: str, key: Key, values: Mapping[str, Scalar] | None = None) -> Operation:
     """Adds a row; NO when the key is there. Key columns need not be repeated in `values`; if they are, they agree."""
-    return _on(table, key, insert=types_pb2.Insert(values=_columns(values or {})))
+    operation = _on(table, key)
+    operation.insert.SetInParent()
+    _set_columns(operation.insert.values, values or {})
+    return operation
 
 
 def update(table: str, key: Key, values: Mapping[str, Scalar]) -> Operation:
     """Changes columns of a row; NO when it is missing. Key columns cannot change."""
     if not values:
         raise BadInput("update: expected at least one column to set")
-    return _on(table, key, update=types_pb2.Update(values=_columns(values)))
+    operation = _on(table, key)
+    _set_columns(operation.update.values, values)
+    return operation
 
 
 def upsert(table: str, key: Key, values: Mapping[str, Scalar] | None = None) -> Operation:
     """Inserts the row, or changes the named columns when its key is there."""
-    return _on(table, key, upsert=types_pb2.Upsert(values=_columns(values or {})))
+    operation = _on(table, key)
+    operation.upsert.SetInParent()
+    _set_columns(operation.upsert.values, values or {})
+    return operation
 
 
 def delete(table: str, key: Key) -> Operation:
     """Removes a row; NO when it is missing."""
-    return _on(table, key, delete=types_pb2.Delete())
+    operation = _on(table, key)
+    operation.delete.SetInParent()
+    return operation
 
 
 def add(
@@ -63,16 +73,15 @@ def add(
     max: int | float | None = None,
 ) -> Operation:
     """Adds `by` to a column; NO when the row is missing, the column is NULL, or the sum would leave [min, max]."""
-    return _on(
-        table,
-        key,
-        add=types_pb2.Add(
-            column=_named(column, "a column's name"),
-            by=_number(by, "by"),
-            min=None if min is None else _number(min, "min"),
-            max=None if max is None else _number(max, "max"),
-        ),
-    )
+    operation = _on(table, key)
+    made = operation.add
+    made.column = _named(column, "a column's name")
+    _set_number(made.by, by, "by")
+    if min is not None:
+        _set_number(made.min, min, "min")
+    if max is not None:
+        _set_number(made.max, max, "max")
+    return operation
 
 
 def check(
@@ -96,12 +105,16 @@ def check(
     if any(value.HasField("null") for name, value in wanted.items() if name != "equals"):
         raise BadInput("check: at_least and at_most need a value, not NULL")
     named = "" if column is None else _named(column, "a column's name")
-    return _on(table, key, check=types_pb2.Check(column=named, exists=exists, **wanted))
+    operation = _on(table, key)
+    operation.check.CopyFrom(types_pb2.Check(column=named, exists=exists, **wanted))
+    return operation
 
 
 def read(table: str, key: Key) -> Operation:
     """Brings the row back with the outcome, under a shared lock."""
-    return _on(table, key, read=types_pb2.Read())
+    operation = _on(table, key)
+    operation.read.SetInParent()
+    return operation
 
 
 def custom(name: str, body: Any = None, *, read_only: bool = False) -> Operation:
@@ -115,8 +128,13 @@ def custom(name: str, body: Any = None, *, read_only: bool = False) -> Operation
     return Operation(custom=types_pb2.Custom(name=checked, body=text, read_only=read_only))
 
 
-def _on(table: str, key: Key, **kind: Any) -> Operation:
-    return Operation(table=_named(table, "a table's name"), key=key_values(key), **kind)
+def _on(table: str, key: Key) -> Operation:
+    """What all kinds have. The kind is then set in place: a part that is handed to a constructor would be copied."""
+    operation = Operation()
+    operation.table = _named(table, "a table's name")
+    for part in _key_parts(key):
+        set_value(operation.key.add(), part)
+    return operation
 
 
 def _named(found: str, what: str) -> str:
@@ -125,25 +143,32 @@ def _named(found: str, what: str) -> str:
     return checked_text(found, what)
 
 
-def _number(found: int | float, what: str) -> Value:
+def _set_number(value: Value, found: int | float, what: str) -> None:
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise BadInput(f"add: {what} is a number, found {found!r}")
-    return to_value(found)
+    set_value(value, found)
 
 
-def _columns(values: Mapping[str, Scalar]) -> list[Column]:
+def _set_columns(columns: Any, values: Mapping[str, Scalar]) -> None:
     """By ascending name, so that the same content has the same bytes."""
-    return [Column(name=_named(name, "a column's name"), value=to_value(values[name])) for name in sorted(values)]
+    for name in sorted(values):
+        column = columns.add()
+        column.name = _named(name, "a column's name")
+        set_value(column.value, values[name])
 
 
 def key_values(key: Key) -> list[Value]:
     """The key's values in primary-key order. Raises BadInput for an empty key and for NULL in it."""
-    parts = [key] if isinstance(key, str | bytes) or not isinstance(key, Sequence) else list(key)
+    return [to_value(part) for part in _key_parts(key)]
+
+
+def _key_parts(key: Key) -> Sequence[Scalar]:
+    parts = key if isinstance(key, Sequence) and not isinstance(key, str | bytes) else (key,)
     if not parts:
         raise BadInput("a key has at least one value")
-    if any(part is None for part in parts):
+    if None in parts:
         raise BadInput("a key is never NULL")
-    return [to_value(part) for part in parts]
+    return parts
 
 
 # The name of a row, as people write it: accounts/alice, stock/berlin/widget.
@@ -246,34 +271,39 @@ class Transaction:
     def _then(self, operation: Operation) -> Self:
         if self._participant is None:
             raise BadInput('name the participant first: Transaction().at("p1")')
-        return self.append(self._participant, operation)
+        self._place(self._participant, operation)
+        return self
 
     def append(self, participant: str, operation: Operation) -> Self:
         """Adds an operation made elsewhere, as a copy with its position in this transaction."""
         placed = Operation()
         placed.CopyFrom(operation)
-        placed.position = len(self.operations)
-        self.operations.append((_named(participant, "a participant's name"), placed))
+        self._place(_named(participant, "a participant's name"), placed)
         return self
+
+    def _place(self, participant: str, operation: Operation) -> None:
+        operation.position = len(self.operations)
+        self.operations.append((participant, operation))
 
     def branches(self) -> list[Branch]:
         """One branch for each participant, in the order of first use. Raises BadInput when there is no operation."""
-        if not self.operations:
-            raise BadInput("a transaction has at least one operation")
-        by_participant: dict[str, list[Operation]] = {}
-        for participant, operation in self.operations:
-            by_participant.setdefault(participant, []).append(operation)
-        return [Branch(participant=p, operations=Operations(operations=o)) for p, o in by_participant.items()]
+        return list(self.to_request().branches)
 
     def to_request(self, *, wait_applied: bool = False, tag: int = 0) -> SubmitRequest:
-        """The message to send; `timeout_s` is 0 (the coordinator's default) when none was given."""
-        return SubmitRequest(
-            id=self.id,
-            timeout_s=self.timeout_s or 0.0,
-            branches=self.branches(),
-            wait_applied=wait_applied,
-            tag=tag,
-        )
+        """The message to send; `timeout_s` is 0 (the coordinator's default) when none was given. Raises BadInput when
+        there is no operation."""
+        if not self.operations:
+            raise BadInput("a transaction has at least one operation")
+        request = SubmitRequest(id=self.id, timeout_s=self.timeout_s or 0.0, wait_applied=wait_applied, tag=tag)
+        placed: dict[str, Any] = {}
+        for participant, operation in self.operations:
+            operations = placed.get(participant)
+            if operations is None:
+                branch = request.branches.add()
+                branch.participant = participant
+                operations = placed[participant] = branch.operations.operations
+            operations.append(operation)
+        return request
 
 
 def checked_timeout(found: float) -> float:

@@ -28,19 +28,27 @@ BLOB_KEYS = frozenset({"$base64", "encoded"})
 def to_value(found: Scalar) -> Value:
     """The message for a Python object. Raises BadInput for an integer out of 64 bits, NaN, an infinity, text with NUL
     or half a surrogate pair, and any other type."""
+    value = Value()
+    set_value(value, found)
+    return value
+
+
+def set_value(value: Value, found: Scalar) -> None:
+    """Makes an empty message, a part of another one perhaps, that of a Python object. Raises as `to_value` does."""
     if found is None:
-        return Value(null=True)
-    if isinstance(found, bool):  # Before int: a bool is one.
-        return Value(boolean=found)
-    if isinstance(found, int):
-        return Value(integer=_checked_integer(found))
-    if isinstance(found, float):
-        return Value(real=_checked_real(found))
-    if isinstance(found, str):
-        return Value(text=checked_text(found))
-    if isinstance(found, bytes | bytearray | memoryview):
-        return Value(blob=bytes(found))
-    raise BadInput(f"a value is None, bool, int, float, str or bytes, not {type(found).__name__}: {_short(found)}")
+        value.null = True
+    elif isinstance(found, bool):  # Before int: a bool is one.
+        value.boolean = found
+    elif isinstance(found, int):
+        value.integer = _checked_integer(found)
+    elif isinstance(found, float):
+        value.real = _checked_real(found)
+    elif isinstance(found, str):
+        value.text = checked_text(found)
+    elif isinstance(found, bytes | bytearray | memoryview):
+        value.blob = bytes(found)
+    else:
+        raise BadInput(f"a value is None, bool, int, float, str or bytes, not {type(found).__name__}: {_short(found)}")
 
 
 def from_value(value: Value) -> Scalar:

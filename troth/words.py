@@ -15,6 +15,13 @@ ASSIGNED = "troth:"
 """Prefix of the ids that a coordinator assigns; a client may not choose such an id (rule 11)."""
 
 
+class Symbol(enum.Enum):
+    """An enum whose members are keys of tables on hot paths: hashed as the single objects that they are, while Enum
+    itself hashes a member's name by a call of Python."""
+
+    __hash__ = object.__hash__
+
+
 class Outcome(enum.IntEnum):
     """How a submission ended, as far as a client can know."""
 

@@ -6,13 +6,13 @@ itself would match all three, and two branches would hold different locks for on
 
 from __future__ import annotations
 
-import enum
 import math
 import re
 from decimal import Decimal
 
 from participant.resources import INTEGER_MAX, INTEGER_MIN
 from troth.v1.types_pb2 import Value
+from troth.words import Symbol
 
 SqlValue = int | float | str | bytes | None
 """A value as SQLite stores it; a boolean is 0 or 1 there."""
@@ -22,7 +22,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _BOOLEANS = {"true": 1, "1": 1, "false": 0, "0": 0}
 
 
-class Kind(enum.Enum):
+class Kind(Symbol):
     """What a column holds."""
 
     INTEGER = "integer"
@@ -56,6 +56,8 @@ def kind_of(declared: str) -> Kind | None:
 def to_sql(value: Value, kind: Kind) -> SqlValue:
     """`value` as a column of `kind` stores it; None for NULL, which any kind takes. Raises Unfit."""
     which = value.WhichOneof("kind")
+    if which == "integer" and kind is Kind.INTEGER:
+        return value.integer  # of 64 bits, as the wire has it
     if which is None:
         raise Unfit("no value")
     return None if which == "null" else fit(getattr(value, which), kind)

@@ -13,9 +13,10 @@ it inserts, what was there if it updates; only when it names no column of an ind
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -45,32 +46,37 @@ class Work(NamedTuple):
 class Locks:
     """The locks of one branch as they add up: one name once, in its strongest mode, in the order they were met."""
 
+    __slots__ = ("_locks",)
+
     def __init__(self) -> None:
-        self._modes: dict[LockName, Mode] = {}
-        self._adds: dict[LockName, list[Add]] = {}
+        self._locks: dict[LockName, Lock] = {}
 
     def want(self, name: LockName, mode: Mode) -> None:
         """Two different modes on one name make EXCLUSIVE."""
-        held = self._modes.setdefault(name, mode)
-        if held is not mode:
-            self._modes[name] = Mode.EXCLUSIVE
+        held = self._locks.get(name)
+        if held is None:
+            self._locks[name] = Lock(name, mode)
+        elif held.mode is not mode:
+            self._locks[name] = Lock(name, Mode.EXCLUSIVE)
 
     def want_add(self, name: LockName, add: Add) -> None:
-        """An increment lock, with its add beside those before."""
-        self.want(name, Mode.INCREMENT)
-        self._adds.setdefault(name, []).append(add)
+        """An increment lock, with its add behind those before."""
+        held = self._locks.get(name)
+        if held is None:
+            self._locks[name] = Lock(name, Mode.INCREMENT, (add,))
+        elif held.mode is Mode.INCREMENT:
+            self._locks[name] = Lock(name, Mode.INCREMENT, (*held.adds, add))
+        else:
+            self._locks[name] = Lock(name, Mode.EXCLUSIVE)
 
     def mode(self, name: LockName) -> Mode:
-        return self._modes[name]
+        return self._locks[name].mode
 
     def all(self) -> tuple[Lock, ...]:
-        return tuple(
-            Lock(name, mode, tuple(self._adds[name]) if mode is Mode.INCREMENT else ())
-            for name, mode in self._modes.items()
-        )
+        return tuple(self._locks.values())
 
 
-@dataclass
+@dataclass(slots=True)
 class _Branch:
     """One call of `plan`."""
 
@@ -87,41 +93,50 @@ def plan(catalog: Catalog, operations: bytes) -> Plan:
         raise No(reasons.reason(Code.CODE_BAD_REQUEST, "the operations cannot be decoded")) from error
     if not decoded:
         raise No(reasons.reason(Code.CODE_BAD_OPERATION, "a branch needs at least one operation"))
-    branch = _Branch(catalog, Locks(), [])
+    locks = Locks()
+    branch = _Branch(catalog, locks, [])
     for operation in decoded:
         _operation(branch, operation)
-    steps = tuple(_settle(step, branch.locks) for step in branch.steps)
-    changes = tuple(step for step in steps if not isinstance(step, Check | Read))
-    only_looks = all(isinstance(step, EscrowAdd) for step in changes)
-    return Plan(branch.locks.all(), Work(steps, changes, only_looks), read_only=not changes)
+    steps = tuple([_settle(step, locks) if type(step) is EscrowAdd else step for step in branch.steps])
+    changes = tuple([step for step in steps if not isinstance(step, Check | Read)])
+    only_looks = all(type(step) is EscrowAdd for step in changes)
+    return Plan(locks.all(), Work(steps, changes, only_looks), not changes)
 
 
-def target_of(catalog: Catalog, position: int, name: str, key: Iterable[types_pb2.Value]) -> Target:
+def target_of(catalog: Catalog, position: int, name: str, key: Sequence[types_pb2.Value]) -> Target:
     """The row that a table's name and key values mean. Raises No."""
-    shown = list(key)
     table = catalog.table(name)
     if table is None:
-        raise _no_table(catalog, position, name, shown)
-
-    def no(code: Code, message: str, column: str = "", found: types_pb2.Value | None = None) -> No:
-        fields = {"found": found} if found is not None else {}
-        return No(
-            reasons.reason(code, message, operation=position, table=table.name, key=shown, column=column, **fields)
-        )
-
-    if len(shown) != len(table.key):
-        names = ", ".join(column.name for column in table.key)
-        raise no(Code.CODE_BAD_KEY, f"the key of {table.name} is ({names}): {len(shown)} values were given")
-    parts = []
-    for column, value in zip(table.key, shown, strict=True):
+        raise _no_table(catalog, position, name, list(key))
+    columns, parts = table.key, []
+    if len(key) != len(columns):
+        names = ", ".join(column.name for column in columns)
+        message = f"the key of {table.name} is ({names}): {len(key)} values were given"
+        raise _bad_key(table, position, key, Code.CODE_BAD_KEY, message)
+    for column, value in zip(columns, key, strict=True):
         try:
             part = to_sql(value, column.kind)
         except Unfit as error:
-            raise no(Code.CODE_WRONG_TYPE, f"key column {column.name}: {error}", column.name, value) from error
+            message = f"key column {column.name}: {error}"
+            raise _bad_key(table, position, key, Code.CODE_WRONG_TYPE, message, column.name, found=value) from error
         if part is None:
-            raise no(Code.CODE_BAD_KEY, f"key column {column.name} may not be NULL", column.name)
+            message = f"key column {column.name} may not be NULL"
+            raise _bad_key(table, position, key, Code.CODE_BAD_KEY, message, column.name)
         parts.append(part)
     return Target(position, table, tuple(parts), ("row", table.name, *parts))
+
+
+def _bad_key(
+    table: Table,
+    position: int,
+    key: Iterable[types_pb2.Value],
+    code: Code,
+    message: str,
+    column: str = "",
+    **found: types_pb2.Value,
+) -> No:
+    fields: dict[str, Any] = {"table": table.name, "key": list(key), "column": column, **found}
+    return No(reasons.reason(code, message, operation=position, **fields))
 
 
 def _no_table(catalog: Catalog, position: int, name: str, key: list[types_pb2.Value]) -> No:
@@ -218,35 +233,48 @@ def _write(
 
 def _add(branch: _Branch, target: Target, add: types_pb2.Add) -> None:
     column = _column(target, add.column)
-    table = target.table
-    if table.is_key(column.name) or any(column.name in key.columns for key in table.foreign_keys):
-        raise target.no(
-            Code.CODE_BAD_OPERATION, f"column {column.name} is part of a key: add cannot change it", column.name
-        )
-    if column.kind not in (Kind.INTEGER, Kind.REAL):
-        raise target.no(
-            Code.CODE_WRONG_TYPE, f"column {column.name} is {column.kind.value}: not to be added to", column.name
-        )
+    rule = _rule_of(target.table, column.name)
+    if rule.code is not None:
+        raise target.no(rule.code, rule.why, column.name)
     by = _number(target, column, add.by)
     low, high = _bounds(target, column, add)
-    uniques = [index for index in table.uniques if column.name in index.columns]
-    for index in uniques:
-        branch.locks.want(("index", index.name), Mode.EXCLUSIVE)
-    branch.steps.append(ExclusiveAdd(target, column, by, low, high))
-    if column.kind is Kind.REAL or uniques or table.add_exclusive:
+    for index in rule.indexes:
+        branch.locks.want(index, Mode.EXCLUSIVE)
+    if rule.exclusive:
         branch.locks.want(target.name, Mode.EXCLUSIVE)
+        branch.steps.append(ExclusiveAdd(target, column, by, low, high))
     else:
-        escrow = Add(column.name, int(by), int(low), int(high), target.position)
-        branch.locks.want_add(target.name, escrow)
+        branch.locks.want_add(target.name, Add(column.name, int(by), int(low), int(high), target.position))
+        branch.steps.append(EscrowAdd(target, column, int(by), int(low), int(high)))
 
 
-def _settle(step: Step, locks: Locks) -> Step:
-    """An add whose row is locked in increment mode only is an escrow add: known once all operations are seen."""
-    if not isinstance(step, ExclusiveAdd):
-        return step
-    if locks.mode(step.target.name) is not Mode.INCREMENT:
-        return step
-    return EscrowAdd(step.target, step.column, int(step.by), int(step.low), int(step.high))
+class _AddRule(NamedTuple):
+    """What an `add` to one column meets, whatever the row and the number."""
+
+    code: Code | None
+    """Why there is no such `add`; None when there is."""
+    why: str
+    indexes: tuple[LockName, ...]
+    """Unique indexes that it changes, by a value that is not known before."""
+    exclusive: bool
+    """Whether it needs the row for itself."""
+
+
+@lru_cache(sql_of.SHAPES_MAX)
+def _rule_of(table: Table, name: str) -> _AddRule:
+    column = table.columns[name]
+    if table.is_key(name) or any(name in key.columns for key in table.foreign_keys):
+        why = f"column {name} is part of a key: add cannot change it"
+        return _AddRule(Code.CODE_BAD_OPERATION, why, (), True)
+    if column.kind not in (Kind.INTEGER, Kind.REAL):
+        return _AddRule(Code.CODE_WRONG_TYPE, f"column {name} is {column.kind.value}: not to be added to", (), True)
+    indexes = tuple(("index", index.name) for index in table.uniques if name in index.columns)
+    return _AddRule(None, "", indexes, column.kind is Kind.REAL or bool(indexes) or table.add_exclusive)
+
+
+def _settle(add: EscrowAdd, locks: Locks) -> Step:
+    """Once all operations are seen: it stays an escrow add while its row is locked in increment mode only."""
+    return add if locks.mode(add.target.name) is Mode.INCREMENT else ExclusiveAdd(*add)
 
 
 def _bounds(target: Target, column: Column, add: types_pb2.Add) -> tuple[int | float, int | float]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
@@ -123,7 +123,7 @@ class SQLiteResource(Resource):
             statuses.append(status)
         return sorted(statuses, key=lambda status: status.name)
 
-    def read_row(self, connection: sqlite3.Connection, table: str, key: Iterable[types_pb2.Value]) -> types_pb2.Row:
+    def read_row(self, connection: sqlite3.Connection, table: str, key: Sequence[types_pb2.Value]) -> types_pb2.Row:
         """One row as applied now, read on `connection` (the log's own, or another one to the same file). Raises No."""
         target = planning.target_of(self._catalog, 0, table, key)
         row = read_row(connection.cursor(), target)
