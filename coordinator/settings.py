@@ -37,5 +37,5 @@ class CoordinatorSettings:
     """Bytes of one transaction's operations; below the 4 MiB that a gRPC message may have."""
     id_bytes_max: int = 200
     """Bytes of a client's id."""
-    finished_kept: int = 10_000
+    finished_kept: int = 1_000
     """Transactions lately finished whose steps are kept in memory for `show` and `list`."""
