@@ -18,6 +18,7 @@ from coordinator import attempts, node
 from coordinator import protocol as cp
 from coordinator.log import DecisionLog
 from coordinator.node import Coordinator
+from coordinator.recent import Recent
 from coordinator.registers import EmbeddedRegister
 from coordinator.tables import Lane
 from participant import node as participant_node
@@ -29,6 +30,7 @@ from participant.node import Participant
 from participant.resources import Mode, No, planning
 from participant.resources.sqlite import SQLiteResource
 from participant.tables import Log
+from troth.ids import time_of
 from troth.messages import (
     Acknowledged,
     Answered,
@@ -521,6 +523,8 @@ MUTANTS: dict[str, Mutant] = {
     "the expiry horizon goes back with the clock": all_of(
         method(DecisionLog, "_expire", horizon_of_the_clock), on_event(ce.HorizonMoved, believe_the_clock)
     ),
+    "an id that the log holds is taken as new after a restart": method(DecisionLog, "_newest", lambda self: ""),
+    "an id that was opened lately is taken as new again": method(Recent, "open", lambda self, id: bool(time_of(id))),
     "an expired id is run": on_event(ce.HorizonMoved, lambda self, event: None),
     "a heuristic outcome is passed on as the true one": participant_action(PA.SAY_NOTHING, say_done),
     "a heuristic acknowledgement is not recorded": lambda: [
