@@ -225,19 +225,20 @@ class Attempts(Base):
         self._close(attempt, Outcome.ABORTED)
 
     def _do_tell_commit(self, attempt: Attempt, _: Any) -> None:
+        """The client first: it waits, and the participants are prepared (rule 3)."""
         self._note(attempt.submission, "decided COMMITTED")
+        self._time(attempt, self._now.mono + self.settings.retry_max_s)
+        self._close(attempt, Outcome.COMMITTED)
         for name, part in attempt.parts.items():
             if part.vote is Vote.READ_ONLY:
                 self._send(name, Release(attempt.number))
             elif self.lanes[name].identity == part.identity:
                 self._send(name, Commit(attempt.number))
-        self._time(attempt, self._now.mono + self.settings.retry_max_s)
-        self._close(attempt, Outcome.COMMITTED)
 
     def _do_release(self, attempt: Attempt, _: Any) -> None:
+        self._close(attempt, Outcome.COMMITTED)
         for name in attempt.parts:
             self._send(name, Release(attempt.number))
-        self._close(attempt, Outcome.COMMITTED)
 
     def _do_end(self, attempt: Attempt, _: Any) -> None:
         self._append(Ended(attempt.number, self._now.wall), forced=False)

@@ -136,8 +136,9 @@ class VoteLog:
         if isinstance(result, Denied):
             self._file.undone += self._connection.total_changes - before
         else:
-            self._applied(job.attempt, job.operations, job.at)
-            self._finish(job.attempt, Outcome.COMMITTED)
+            key = self._key(job.attempt)
+            self._applied(key, job.operations, job.at)
+            self._finish(key, Outcome.COMMITTED)
         return result
 
     def _trial(self, trial: Callable[[AttemptId, Plan], Prepared], attempt: AttemptId, plan: Plan) -> Tried | Denied:
@@ -154,29 +155,30 @@ class VoteLog:
 
     def _apply(self, job: Apply) -> None:
         self._resource.commit(job.attempt, job.plan)
-        self._take_prepared(job.attempt)
-        self._applied(job.attempt, job.operations, job.at)
-        self._finish(job.attempt, Outcome.COMMITTED)
+        key = self._key(job.attempt)
+        self._take_prepared(key)
+        self._applied(key, job.operations, job.at)
+        self._finish(key, Outcome.COMMITTED)
 
     def _undo(self, job: Undo) -> None:
         self._resource.abort(job.attempt, job.plan)
         key = self._key(job.attempt)
         if self._pending.prepared.pop(key, None) is None:
             self._pending.dropped.append(key)
-        self._finish(job.attempt, Outcome.ABORTED)
+        self._finish(key, Outcome.ABORTED)
 
     def _resolve(self, job: Resolve) -> None:
+        key = self._key(job.attempt)
         if job.outcome == Outcome.COMMITTED:
             self._resource.commit(job.attempt, job.plan)
-            self._applied(job.attempt, job.operations, job.at)
+            self._applied(key, job.operations, job.at)
         else:
             self._resource.abort(job.attempt, job.plan)
         self._store_pending()
-        key = self._key(job.attempt)
         row = self._connection.execute("SELECT peers FROM troth_prepared WHERE log = ? AND number = ?", key).fetchone()
         if row is None:
             raise LogFailed(f"{self._file.path}: {job.attempt} is resolved by hand and was not prepared")
-        self._take_prepared(job.attempt)
+        self._take_prepared(key)
         self._connection.execute(
             "INSERT INTO troth_heuristic VALUES (?, ?, ?, NULL, ?, ?, ?)",
             (*key, int(job.outcome), row[0], job.operations, job.at),
@@ -210,17 +212,16 @@ class VoteLog:
 
     # Their parts.
 
-    def _take_prepared(self, attempt: AttemptId) -> None:
-        key = self._key(attempt)
+    def _take_prepared(self, key: _Key) -> None:
         if self._pending.prepared.pop(key, None) is None:
             self._pending.taken.append(key)
 
-    def _finish(self, attempt: AttemptId, outcome: Outcome) -> None:
-        self._pending.finished.append((*self._key(attempt), int(outcome)))
+    def _finish(self, key: _Key, outcome: Outcome) -> None:
+        self._pending.finished.append((*key, outcome.value))
 
-    def _applied(self, attempt: AttemptId, operations: bytes, at: float) -> None:
+    def _applied(self, key: _Key, operations: bytes, at: float) -> None:
         if self._history:
-            self._pending.history.append((*self._key(attempt), operations, at))
+            self._pending.history.append((*key, operations, at))
 
     def _audit(self, at: float, attempt: AttemptId, what: str, reason: str) -> None:
         self._connection.execute("INSERT INTO troth_audit VALUES (?, ?, ?, ?)", (at, str(attempt), what, reason))

@@ -162,9 +162,10 @@ class Engine(ABC, Generic[E, F, J, R]):
                 self._stepping = False
 
     def _step_all(self) -> None:
-        events = self._events
+        """All that was fed at once happens at one time."""
+        events, step, now = self._events, self._node.step, self.now()
         while events:
-            self._perform(self._node.step(events.popleft(), self.now()))
+            self._perform(step(events.popleft(), now))
         self.hand_over()
 
     def _perform(self, effects: Sequence[F]) -> None:

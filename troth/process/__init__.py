@@ -48,8 +48,8 @@ SERVING = "serving on "
 
 
 GC_THRESHOLDS = (50_000, 20, 50)
-"""Of Python's cyclic collector. What a transaction makes is freed by its reference counts, so the usual thresholds (700,
-10, 10) would look through thousands of live objects for hardly any garbage: a fifth of the coordinator's time."""
+"""Of Python's cyclic collector. What a transaction makes is freed by its reference counts, so the usual thresholds
+(700, 10, 10) look through thousands of live objects for hardly any garbage: a sixth of the coordinator's time."""
 
 FAILPOINTS = "TROTH_FAILPOINTS"
 """The name in the environment by which a process is told to fail; for tests."""
