@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -110,15 +112,27 @@ def command(
 
 
 async def _main(plan: Plan, as_json: bool, plot_file: Path | None, report_file: Path | None) -> int:
+    """The exit code. SIGINT and SIGTERM end everything that was started, and then this."""
     _writable(plot_file, report_file)
-    with tempfile.TemporaryDirectory(prefix="troth-bench-") as folder:
-        found = await run(plan, Path(folder), lambda text: click.echo(text, err=True))
+    running = asyncio.create_task(_ran(plan))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    try:
+        found = await running
+    except asyncio.CancelledError:
+        click.echo("stopped", err=True)
+        return _INTERRUPTED
     _write(plan, found, plot_file, report_file)
     if as_json:
         _say_json(found)
     else:
         _say(found)
     return 0
+
+
+async def _ran(plan: Plan) -> Found:
+    with tempfile.TemporaryDirectory(prefix="troth-bench-") as folder:
+        return await run(plan, Path(folder), lambda text: click.echo(text, err=True))
 
 
 def _writable(*paths: Path | None) -> None:
@@ -143,10 +157,11 @@ def _say_json(found: Found) -> None:
 
 
 def _say(found: Found) -> None:
-    if found.rows:
-        common.say_table(report.COLUMNS, report.main_rows(found.rows))
+    for table in report.tables(found.rows) if found.rows else ():
+        common.say(f"{table.title}\n")
+        common.say_table(table.columns, table.rows)
         common.say("")
-        common.say_table(report.CPU_COLUMNS, report.cpu_rows(found.rows))
-        common.say(f"\n{report.LEGEND}")
+    if found.rows:
+        common.say(report.LEGEND)
     for line in report.skipped(found):
         common.say(line)

@@ -35,6 +35,8 @@ class Contender(ABC):
 
     name: ClassVar[str]
     participants_max: ClassVar[int | None] = None
+    in_flight_max: ClassVar[int | None] = None
+    """As many transactions are open when more are asked for."""
 
     @classmethod
     def missing(cls) -> str:
@@ -57,8 +59,8 @@ class Contender(ABC):
         """With what a client needs for so many transactions at once: opening it is not measured."""
 
     @abstractmethod
-    async def run(self, load: Load, in_flight: int) -> None:
-        """Keeps so many steps of the load open until it has no more; returns when all are answered."""
+    async def run(self, load: Load) -> None:
+        """Keeps `in_flight` steps of the load open until it has no more; returns when all are answered."""
 
     @abstractmethod
     async def settled(self) -> None:

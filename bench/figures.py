@@ -33,7 +33,7 @@ class Figures:
     """Of one measurement. What is per transaction is per committed one; None is what cannot be known."""
 
     tx_per_s: float
-    """Commits that were answered within the time."""
+    """Commits, as `Load.tx_per_s` counts them."""
     p50_ms: float
     p99_ms: float
     max_ms: float
@@ -58,7 +58,7 @@ class Figures:
         latencies_s = sorted(load.latencies_s)
         written = [usage.written_bytes for usage in used.values()]
         return cls(
-            tx_per_s=load.in_time / load.seconds,
+            tx_per_s=load.tx_per_s,
             p50_ms=1000 * latencies_s[count // 2],
             p99_ms=1000 * latencies_s[count * 99 // 100],
             max_ms=1000 * latencies_s[-1],
@@ -93,6 +93,10 @@ class Row:
     def tx_per_s(self) -> Spread:
         return Spread.of([each.tx_per_s for each in self.rounds])
 
+    def latency_ms(self, which: str) -> Spread:
+        """`p50`, `p99` or `max`."""
+        return Spread.of([getattr(each, f"{which}_ms") for each in self.rounds])
+
     @property
     def processes(self) -> list[str]:
         return list(self.rounds[0].cpu_s_per_1000)
@@ -114,6 +118,11 @@ class Row:
         """By reason, in all rounds."""
         return sum((Counter(each.aborted) for each in self.rounds), Counter())
 
+    @property
+    def unknown(self) -> int:
+        """In all rounds."""
+        return sum(each.unknown for each in self.rounds)
+
     def as_json(self) -> dict[str, Any]:
         """As plain data."""
         spreads = {name: self.spread(name) for name in _SPREADS}
@@ -124,7 +133,7 @@ class Row:
             "rounds": len(self.rounds),
             "committed": sum(each.committed for each in self.rounds),
             "aborted": dict(self.aborted),
-            "unknown": sum(each.unknown for each in self.rounds),
+            "unknown": self.unknown,
             **{name: _plain(spread) for name, spread in spreads.items()},
             "cpu_s_per_1000": {name: _plain(self.cpu(name)) for name in self.processes},
             "cpu_s_per_1000_in_all": _plain(self.cpu_in_all),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -28,13 +29,15 @@ class Answer(NamedTuple):
 
 
 class Load:
-    """Hands out steps for `seconds`, from the number `first` on, as an iterator that many tasks may share."""
+    """Hands out steps, from the number `first` on, as an iterator that many tasks may share.
 
-    def __init__(self, workload: Workload, seed: int, first: int, seconds: float) -> None:
-        self.seconds = seconds
+    The first answers come later than a rate would have it, and all at once. So time begins with the answer at which the
+    loop has turned once, and `seconds` after it nothing more is handed out."""
+
+    def __init__(self, workload: Workload, seed: int, first: int, in_flight: int, seconds: float) -> None:
+        self.in_flight = in_flight
+        """How many steps are to be open."""
         self.next_number = first
-        self.in_time = 0
-        """Commits that were answered before the time was over: what a rate is made of."""
         self.committed: list[int] = []
         """Numbers, in the order of their answers."""
         self.latencies_s: list[float] = []
@@ -44,15 +47,19 @@ class Load:
         self.unknown: list[int] = []
         self._workload = workload
         self._seed = seed
-        self._ends_s: float | None = None
+        self._seconds = seconds
+        self._answers = 0
+        self._began_s = self._ends_s = math.inf
+        self._in_time = 0
+        """Commits that were answered within the time."""
+        self._last_s = math.inf
+        """When the last of them was."""
 
     def __iter__(self) -> Load:
         return self
 
     def __next__(self) -> Step:
         now = time.perf_counter()
-        if self._ends_s is None:
-            self._ends_s = now + self.seconds
         if now >= self._ends_s:
             raise StopIteration
         number, self.next_number = self.next_number, self.next_number + 1
@@ -60,17 +67,25 @@ class Load:
 
     def answered(self, step: Step, answer: Answer) -> None:
         """To be called once for each step."""
+        now = time.perf_counter()
         match answer.outcome:
             case Outcome.COMMITTED:
-                now = time.perf_counter()
                 self.committed.append(step.number)
                 self.latencies_s.append(now - step.began_s)
-                assert self._ends_s is not None
-                self.in_time += now < self._ends_s
+                if self._began_s <= now < self._ends_s:
+                    self._in_time, self._last_s = self._in_time + 1, now
             case Outcome.UNKNOWN:
                 self.unknown.append(step.number)
             case Outcome.ABORTED | Outcome.REFUSED:
                 self.aborted[answer.why or answer.outcome.name.lower()] += 1
+        self._answers += 1
+        if self._answers == self.in_flight:
+            self._began_s, self._ends_s = now, now + self._seconds
+
+    @property
+    def tx_per_s(self) -> float:
+        """Commits within the time, up to the last of them: answers that come in waves are not cut within one."""
+        return self._in_time / (self._last_s - self._began_s) if self._in_time else 0.0
 
 
 Worker = Callable[[Step], Awaitable[Answer]]

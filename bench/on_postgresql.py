@@ -6,7 +6,7 @@ people write this: a crash between the two phases leaves branches that nobody ca
 others, and is the stronger rival for it. Besides, reads that change nothing take no locks, a transaction that only
 reads ends with COMMIT, and one with a single branch has one phase.
 
-PostgreSQL has one process per connection, so at most `WORKERS_MAX` transactions are open at once.
+PostgreSQL has one process per connection, so `in_flight_max` transactions at most are open at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from bench.postgresql import PostgreSQL, binaries
 from bench.workloads import COLUMNS, START, Add, Branch, Insert, Operation, Put, Read, Workload, schema
 from troth.words import Outcome
 
-WORKERS_MAX = 256
 LOCK_TIMEOUT = "1s"
 """Each server sees its own locks only, so a deadlock over both ends by time."""
 _SETTINGS = {"max_connections": "600", "max_prepared_transactions": "512", "lock_timeout": LOCK_TIMEOUT}
@@ -45,6 +44,7 @@ class OnPostgreSQL(Contender):
 
     name = "postgresql"
     participants_max = 2
+    in_flight_max = 256
 
     def __init__(self) -> None:
         self._servers: dict[int, PostgreSQL] = {}
@@ -73,7 +73,7 @@ class OnPostgreSQL(Contender):
     @asynccontextmanager
     async def connected(self, in_flight: int) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            for _ in range(min(in_flight, WORKERS_MAX)):
+            for _ in range(in_flight):
                 pair = {at: await stack.enter_async_context(await self._connection(at)) for at in self._servers}
                 self._pairs.append(pair)
             try:
@@ -81,7 +81,7 @@ class OnPostgreSQL(Contender):
             finally:
                 self._pairs.clear()
 
-    async def run(self, load: Load, in_flight: int) -> None:
+    async def run(self, load: Load) -> None:
         await by_workers(load, [partial(self._transact, pair) for pair in self._pairs])
 
     # One transaction.

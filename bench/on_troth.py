@@ -63,7 +63,7 @@ class OnTroth(Contender):
     async def connected(self, in_flight: int) -> AsyncIterator[None]:
         yield
 
-    async def run(self, load: Load, in_flight: int) -> None:
+    async def run(self, load: Load) -> None:
         assert self._client is not None
         steps: list[Step] = []  # By position.
 
@@ -72,7 +72,7 @@ class OnTroth(Contender):
                 steps.append(step)
                 yield _transaction(step.branches)
 
-        async for result in self._client.submit_many(transactions(), in_flight=in_flight):
+        async for result in self._client.submit_many(transactions(), in_flight=load.in_flight):
             load.answered(steps[result.position], Answer(result.outcome, result.code))
 
     async def settled(self) -> None:

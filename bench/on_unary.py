@@ -65,8 +65,8 @@ class OnUnary(Contender):
     async def connected(self, in_flight: int) -> AsyncIterator[None]:
         yield
 
-    async def run(self, load: Load, in_flight: int) -> None:
-        await by_workers(load, [self._transact] * in_flight)
+    async def run(self, load: Load) -> None:
+        await by_workers(load, [self._transact] * load.in_flight)
 
     async def _transact(self, step: Step) -> Answer:
         assert self._submit is not None

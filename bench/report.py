@@ -2,78 +2,80 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from bench.figures import Row, Spread
 from bench.run import Found, Plan
 from bench.workloads import WORKLOADS
 
-COLUMNS = (
-    "workload",
-    "in flight",
-    "contender",
-    "tx/s",
-    "p50 ms",
-    "p99 ms",
-    "max ms",
-    "CPU s/1,000",
-    "forced",
-    "flushes",
-    "messages",
-    "written KiB",
-    "peak MiB",
-    "aborted",
-    "unknown",
-)
-CPU_COLUMNS = ("workload", "in flight", "contender", "process", "CPU s/1,000", "peak MiB")
 LEGEND = """\
-Medians of the rounds, (min..max) beside them. tx/s are commits answered within the time. Everything is forced to disk,
-and all rows were compared with what was answered. Per committed transaction: processor time of all processes (client
-included) in seconds for 1,000; log records that something waited for; fdatasyncs of logs; messages between processes;
-what all processes wrote to files, logs and tables together. Peak memory and aborts are of all rounds. "-" is what a
-contender does not tell.
+Medians of the rounds, with (min..max) where they differ most. Everything is forced to disk, and all rows were compared
+with what was answered. tx/s are commits, counted from when the first transactions have been answered; latency is the
+client's, of commits. Per committed transaction: processor time of all processes, the client's too, in seconds for
+1,000; log records that something waited for; fdatasyncs of logs; messages between processes, both ways; what all
+processes wrote to files, logs and tables together. Peak memory and aborts are of all rounds. "-" is what a contender
+does not tell. postgresql has at most 256 transactions open, one for each connection.
 """
 _KIB, _MIB = 1024, 1024 * 1024
+_WHO = ("workload", "in flight", "contender")
 
 
-def main_rows(rows: Sequence[Row]) -> list[list[str]]:
-    """A line for each contender at each level."""
+class Table(NamedTuple):
+    """One of those that a run ends with."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[list[str]]
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """All of them."""
+    speed = ("tx/s", "p50 ms", "p99 ms", "max ms", "aborted", "unknown")
+    cost = ("CPU s/1,000", "forced", "flushes", "messages", "written KiB", "peak MiB")
     return [
-        [
-            row.workload,
-            str(row.in_flight),
-            row.contender,
-            _wide(row.tx_per_s, 0),
-            *(_wide(row.spread(name), 2) for name in ("p50_ms", "p99_ms", "max_ms")),
-            f"{row.cpu_in_all.median:.3f}",
-            *(_median(row.spread(name)) for name in ("forced", "flushes", "messages")),
-            _median(row.spread("written_bytes"), _KIB),
-            f"{sum(map(row.peak_bytes, row.processes)) / _MIB:.0f}",
-            str(row.aborted.total()),
-            str(sum(each.unknown for each in row.rounds)),
-        ]
-        for row in rows
+        Table("Speed", (*_WHO, *speed), [[*_who(row), *_speed(row)] for row in rows]),
+        Table("Cost", (*_WHO, *cost), [[*_who(row), *_cost(row)] for row in rows]),
+        Table(
+            "Cost of each process",
+            (*_WHO, "process", "CPU s/1,000", "peak MiB"),
+            [[*_who(row), *cells] for row in rows for cells in _processes(row)],
+        ),
     ]
 
 
-def cpu_rows(rows: Sequence[Row]) -> list[list[str]]:
-    """A line for each process of each."""
+def _who(row: Row) -> list[str]:
+    return [row.workload, str(row.in_flight), row.contender]
+
+
+def _speed(row: Row) -> list[str]:
+    latencies = [_wide(row.latency_ms(name)) for name in ("p50", "p99", "max")]
+    return [_wide(row.tx_per_s), *latencies, str(row.aborted.total()), str(row.unknown)]
+
+
+def _cost(row: Row) -> list[str]:
     return [
-        [row.workload, str(row.in_flight), row.contender, name, f"{row.cpu(name).median:.3f}", _mib(row, name)]
-        for row in rows
-        for name in row.processes
+        f"{row.cpu_in_all.median:.3f}",
+        *(_median(row.spread(name)) for name in ("forced", "flushes", "messages")),
+        _median(row.spread("written_bytes"), _KIB),
+        _mib(sum(map(row.peak_bytes, row.processes))),
     ]
 
 
-def _mib(row: Row, process: str) -> str:
-    return f"{row.peak_bytes(process) / _MIB:.0f}"
+def _processes(row: Row) -> Iterator[list[str]]:
+    for name in row.processes:
+        yield [name, f"{row.cpu(name).median:.3f}", _mib(row.peak_bytes(name))]
 
 
-def _wide(spread: Spread | None, digits: int) -> str:
-    if spread is None:
-        return "-"
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / _MIB:.0f}"
+
+
+def _wide(spread: Spread) -> str:
+    digits = max(0, 2 - int(math.log10(max(spread.median, 1))))  # three that matter
     return f"{spread.median:,.{digits}f} ({spread.min:,.{digits}f}..{spread.max:,.{digits}f})"
 
 
@@ -94,8 +96,8 @@ def markdown(plan: Plan, found: Found) -> str:
 def _lines(plan: Plan, found: Found) -> Iterator[str]:
     yield "# troth bench"
     yield ""
-    yield f"{machine()}. {plan.rounds} rounds of {plan.seconds:g} s after {plan.warm_up_s:g} s of the same load, seed "
-    yield f"{plan.seed}; the contenders took turns."
+    yield f"{machine()}. Each contender had {plan.rounds} turns of {plan.seconds:g} s, each after"
+    yield f"{plan.warm_up_s:g} s of the same load; seed {plan.seed}."
     yield ""
     yield from LEGEND.splitlines()
     yield ""
@@ -103,13 +105,12 @@ def _lines(plan: Plan, found: Found) -> Iterator[str]:
         workload = WORKLOADS[name]
         yield f"- **{name}**: {workload.about} ({workload.participants} participants)"
     yield ""
-    yield from _table(COLUMNS, main_rows(found.rows))
-    yield ""
-    yield "## By process"
-    yield ""
-    yield from _table(CPU_COLUMNS, cpu_rows(found.rows))
-    if found.skipped:
+    for table in tables(found.rows) if found.rows else ():
+        yield f"## {table.title}"
         yield ""
+        yield from _table(table.columns, table.rows)
+        yield ""
+    if found.skipped:
         yield "## Skipped"
         yield ""
         yield from (f"- {line}" for line in skipped(found))

@@ -87,6 +87,7 @@ class Subject:
     async def measured(self, in_flight: int, plan: Plan) -> Figures:
         """One measurement, warmed up and verified. Raises Failed."""
         name = self.contender.name
+        in_flight = min(in_flight, self.contender.in_flight_max or in_flight)
         try:
             async with self.contender.connected(in_flight):
                 await self._ran(in_flight, plan.warm_up_s)
@@ -105,8 +106,8 @@ class Subject:
 
     async def _ran(self, in_flight: int, seconds: float) -> Load:
         """A load that is done, applied, and in the ledger."""
-        load = Load(self._workload, self._seed, self._next_number, seconds)
-        await self.contender.run(load, in_flight)
+        load = Load(self._workload, self._seed, self._next_number, in_flight, seconds)
+        await self.contender.run(load)
         self._next_number = load.next_number
         self._look_for_dead()
         async with asyncio.timeout(SETTLE_WITHIN_S):
@@ -168,8 +169,9 @@ def _turns(plan: Plan, workload: str, subjects: Sequence[Subject], rows: list[Ro
     for level in plan.in_flight or WORKLOADS[workload].in_flight:
         pairs = [(Row(workload, level, subject.contender.name), subject) for subject in subjects]
         rows += [row for row, _ in pairs]
-        for _ in range(plan.rounds):
-            yield from pairs
+        for number in range(plan.rounds):
+            first = number % max(len(pairs), 1)
+            yield from pairs[first:] + pairs[:first]  # so that nobody always runs after the same one
 
 
 def _between(before: Mapping[str, Usage], after: Mapping[str, Usage]) -> dict[str, Usage]:

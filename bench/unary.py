@@ -33,6 +33,12 @@ from troth.process import Ready, serve
 
 LOCK_TIMEOUT_S = 1.0
 SERVICE = "unary"
+_PENDING_MAX = 100_000
+_OPTIONS = [
+    ("grpc.server.max_pending_requests", _PENDING_MAX),
+    ("grpc.server.max_pending_requests_hard_limit", _PENDING_MAX),
+]
+"""Otherwise gRPC cancels calls, drawn at random, when more than 1,000 wait for the event loop."""
 
 Call = Callable[[Any], Awaitable[Any]]
 """JSON in, JSON out."""
@@ -224,7 +230,7 @@ def _handler(call: Call) -> grpc.RpcMethodHandler[bytes, bytes]:
 
 async def _serving(calls: Callable[[], Mapping[str, Call]], listen: str, ready: Ready) -> None:
     """Until cancelled. What serves is made here: gRPC's channels belong to the loop that runs."""
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=_OPTIONS)
     handlers = {name: _handler(call) for name, call in calls().items()}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     server.add_insecure_port(listen)

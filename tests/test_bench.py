@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree
 from pathlib import Path
 from typing import Any
@@ -50,8 +52,8 @@ def test_a_short_run_is_measured_and_verified(tmp_path: Path) -> None:
         assert row["tx_per_s"]["min"] <= row["tx_per_s"]["median"] <= row["tx_per_s"]["max"]
         assert 0 < row["p50_ms"]["median"] <= row["p99_ms"]["median"] <= row["max_ms"]["median"]
         assert set(row["cpu_s_per_1000"]) == set(row["peak_bytes"]) == {"client", "coordinator", "p1", "p2"}
-        assert row["forced"]["median"] == 5, "a decision, and twice prepared and committed"
-        assert row["messages"]["median"] == 8
+        assert row["forced"]["median"] == pytest.approx(5, rel=0.1), "a decision, and twice prepared and committed"
+        assert row["messages"]["median"] == pytest.approx(8, rel=0.1)
         assert row["written_bytes"]["median"] > 0
     assert found["troth"]["flushes"]["median"] > 0
     xml.etree.ElementTree.fromstring(picture.read_text())
@@ -162,6 +164,33 @@ def test_a_process_that_dies_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None
     assert "unary: ended by itself: p2" in ran.stderr
 
 
+def test_a_run_that_is_stopped_ends_what_it_started(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "troth", "bench", "--in-flight", "4", "--seconds", "60"]
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [*command, "--contender", "troth", "--contender", "unary"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=env,
+    ) as child:
+        assert child.stderr is not None
+        child.stderr.readline()
+        time.sleep(1.0)
+        child.terminate()
+        assert child.wait(RUN_WITHIN_S) == 130
+    assert list(tmp_path.iterdir()) == []
+    assert processes_with(str(tmp_path)) == []
+
+
+def processes_with(text: str) -> list[str]:
+    """Command lines that have it in them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found.append(path.read_text().replace("\0", " "))
+    return [line for line in found if text in line]
+
+
 # Pieces.
 
 
@@ -189,8 +218,10 @@ def figures(tx_per_s: float) -> Figures:
 def test_rounds_become_a_median_with_its_spread_and_what_is_not_known_a_dash() -> None:
     row = Row("transfer", 4, "troth", [figures(100.0), figures(300.0), figures(200.0)])
     assert row.spread("written_bytes") is None
-    (cells,) = report.main_rows([row])
-    told = dict(zip(report.COLUMNS, cells, strict=True))
+    told: dict[str, str] = {}
+    for table in report.tables([row]):
+        (cells,) = table.rows
+        told |= zip(table.columns, cells, strict=True)
     assert told["tx/s"] == "200 (100..300)"
     assert (told["written KiB"], told["messages"], told["aborted"]) == ("-", "-", "6")
     page = report.markdown(PLAN, Found([row], [Skip("unary", None, "it is tired")]))

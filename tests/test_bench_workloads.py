@@ -177,16 +177,39 @@ def test_documents_that_differ_or_are_damaged_or_foreign_are_found() -> None:
 
 
 def test_a_load_counts_each_answer_where_it_belongs() -> None:
-    load = Load(WORKLOADS["single"], SEED, 5, 60.0)
+    load = Load(WORKLOADS["single"], SEED, 5, 4, 60.0)
     outcomes = [Outcome.COMMITTED, Outcome.ABORTED, Outcome.REFUSED, Outcome.UNKNOWN]
     for step, outcome in zip(load, outcomes, strict=False):
         load.answered(step, Answer(outcome, "lock timeout" if outcome is Outcome.ABORTED else ""))
     assert (load.committed, load.unknown) == ([5], [8])
     assert load.aborted == {"lock timeout": 1, "refused": 1}
-    assert (load.in_time, len(load.latencies_s)) == (1, 1)
+    assert len(load.latencies_s) == 1
 
 
-def test_a_load_that_is_over_hands_out_nothing() -> None:
-    load = Load(WORKLOADS["single"], SEED, 0, 0.0)
+def test_a_load_counts_from_the_answer_at_which_the_loop_has_turned_once_to_the_last_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 100.0
+    monkeypatch.setattr("bench.load.time.perf_counter", lambda: now_s)
+    load = Load(WORKLOADS["single"], SEED, 0, in_flight=3, seconds=1.0)
+    steps = [next(load) for _ in range(3)]
+    for now_s in (
+        100.4,
+        100.9,
+        101.3,
+        101.8,
+    ):  # waves of three; the last is answered in time, and what it begins is not
+        steps, before = [], steps
+        for step in before:
+            load.answered(step, Answer(Outcome.COMMITTED))
+        steps = [next(load) for _ in before] if now_s < 101.4 else []
+    assert load.tx_per_s == pytest.approx(6 / 0.9)
     assert list(load) == []
-    assert load.next_number == 0
+    assert (load.next_number, len(load.committed)) == (12, 12)
+
+
+def test_a_load_without_a_commit_in_time_has_no_rate() -> None:
+    load = Load(WORKLOADS["single"], SEED, 0, in_flight=1, seconds=0.0)
+    load.answered(next(load), Answer(Outcome.COMMITTED))
+    assert list(load) == []
+    assert load.tx_per_s == 0.0
