@@ -96,7 +96,7 @@ NAMES = tuple(_CONTENDERS)
 
 
 def contender(name: str) -> type[Contender]:
-    """The class, loaded when it is wanted. Raises ModuleNotFoundError when a package that it needs is missing."""
+    """The class, loaded when it is wanted. Raises ImportError when a package that it needs is missing."""
     module, _, attribute = _CONTENDERS[name].partition(":")
     found: type[Contender] = getattr(import_module(module), attribute)
     return found
@@ -108,3 +108,5 @@ def lacking(name: str) -> str:
         return contender(name).missing()
     except ModuleNotFoundError as error:
         return f"{error.name} is not installed (pip install 'troth[bench]')"
+    except ImportError as error:
+        return " ".join(str(error).split())  # as psycopg says when it is there without its library

@@ -73,4 +73,4 @@ def _line(name: str, rows: Sequence[Row], across: _Axis, up: _Axis) -> Iterator[
         yield f'<line class="spread" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}" stroke="{color}"/>'
         yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{color}"><title>{rate.median:,.0f}/s</title></circle>'
     x, y, _ = points[-1]
-    yield f'<text x="{x + 10:.1f}" y="{y + 4:.1f}" fill="{color}">{escape(name)}</text>'
+    yield f'<text x="{x + 10:.1f}" y="{y + 4:.1f}" style="fill:{color}">{escape(name)}</text>'

@@ -159,7 +159,10 @@ async def _started(
             stack.push_async_callback(made.close)
             place = folder / kind.name
             place.mkdir(parents=True)
-            await made.start(place, workload)
+            try:
+                await made.start(place, workload)
+            except Exception as error:
+                raise Failed(f"{kind.name} did not start: {error}") from error
             subjects.append(Subject(made, workload, plan.seed))
         yield subjects
 

@@ -104,6 +104,14 @@ def test_a_contender_that_is_missing_is_named_with_its_reason(monkeypatch: pytes
     assert json.loads(ran.stdout) == {"contender": "postgresql", "workload": None, "skipped": reason}
 
 
+def test_a_driver_without_its_library_is_told_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> Any:
+        raise ImportError("no pq wrapper available.\nAttempts made: none")
+
+    monkeypatch.setattr(contender, "contender", broken)
+    assert contender.lacking("postgresql") == "no pq wrapper available. Attempts made: none"
+
+
 @pytest.mark.needs_postgresql
 def test_a_workload_that_a_contender_cannot_do_is_named_with_its_reason() -> None:
     ran = bench(*SHORT, "--json", "--contender", "postgresql", "--workload", "wide")
@@ -162,6 +170,14 @@ def test_a_process_that_dies_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None
     ran = CliRunner().invoke(main, ["bench", *SHORT, "--contender", "unary"])
     assert ran.exit_code == 1
     assert "unary: ended by itself: p2" in ran.stderr
+
+
+def test_a_contender_that_does_not_start_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.on_unary.addresses.free_ports", lambda count: [1] * count)
+    monkeypatch.setattr("bench.on_unary.sys.executable", "/bin/false")
+    ran = CliRunner().invoke(main, ["bench", *SHORT, "--contender", "unary"])
+    assert ran.exit_code == 1
+    assert "unary did not start: coordinator ended with 1 before it served" in ran.stderr
 
 
 def test_a_run_that_is_stopped_ends_what_it_started(tmp_path: Path) -> None:
