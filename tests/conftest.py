@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bench.postgresql import binaries
 from tests.cluster import Cluster
 
 STRICT = os.environ.get("TROTH_CI") == "1"
@@ -40,6 +42,10 @@ def has_compiler() -> bool:
     return any(map(shutil.which, ("cc", "gcc", "clang")))
 
 
+def has_postgresql() -> bool:
+    return binaries() is not None and importlib.util.find_spec("psycopg") is not None
+
+
 def is_root() -> bool:
     return os.geteuid() == 0
 
@@ -48,6 +54,11 @@ NEEDS: dict[str, tuple[str, Callable[[], object], str]] = {
     "needs_strace": ("strace", has_strace, "strace is missing or may not trace (Debian: apt install strace)"),
     "needs_faketime": ("libfaketime", libfaketime, "libfaketime is missing (Debian: apt install faketime)"),
     "needs_cc": ("C compiler", has_compiler, "no C compiler was found (Debian: apt install gcc libc6-dev)"),
+    "needs_postgresql": (
+        "PostgreSQL",
+        has_postgresql,
+        "PostgreSQL's server or psycopg is missing (Debian: apt install postgresql; pip install 'troth[bench]')",
+    ),
     "needs_root": ("root", is_root, "needs root"),
 }
 """Markers: the tool, whether it is there, and what to say when not."""

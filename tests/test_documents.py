@@ -100,7 +100,7 @@ def test_every_command_is_in_the_readme(name: str) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_file_that_is_named_is_there(document: Path) -> None:
-    rooms = "protos|troth|coordinator|participant|faults|scripts|tests|\\.ci"
+    rooms = "protos|troth|coordinator|participant|faults|bench|scripts|tests|\\.ci"
     named = set(re.findall(rf"`\.?/?((?:{rooms})/[\w./-]*)", text_of(document)))
     linked = set(re.findall(r"\]\(([\w./-]+)\)", text_of(document)))
     assert [path for path in sorted(named | linked) if not (ROOT / path).exists()] == []

@@ -1,0 +1,103 @@
+"""A closed loop: so many transactions are always open, until the time is over, and what became of each is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+from bench.workloads import Branches, Workload
+from troth.words import Outcome
+
+
+class Step(NamedTuple):
+    """One transaction, handed over to a contender."""
+
+    number: int
+    branches: Branches
+    began_s: float
+
+
+class Answer(NamedTuple):
+    """How it ended, and why when that is not COMMITTED."""
+
+    outcome: Outcome
+    why: str = ""
+
+
+class Load:
+    """Hands out steps, from the number `first` on, as an iterator that many tasks may share.
+
+    The first answers come later than a rate would have it, and all at once. So time begins with the answer at which the
+    loop has turned once, and `seconds` after it nothing more is handed out."""
+
+    def __init__(self, workload: Workload, seed: int, first: int, in_flight: int, seconds: float) -> None:
+        self.in_flight = in_flight
+        """How many steps are to be open."""
+        self.next_number = first
+        self.committed: list[int] = []
+        """Numbers, in the order of their answers."""
+        self.latencies_s: list[float] = []
+        """Of the committed."""
+        self.aborted: Counter[str] = Counter()
+        """By reason."""
+        self.unknown: list[int] = []
+        self._workload = workload
+        self._seed = seed
+        self._seconds = seconds
+        self._answers = 0
+        self._began_s = self._ends_s = math.inf
+        self._in_time = 0
+        """Commits that were answered within the time."""
+        self._last_s = math.inf
+        """When the last of them was."""
+
+    def __iter__(self) -> Load:
+        return self
+
+    def __next__(self) -> Step:
+        now = time.perf_counter()
+        if now >= self._ends_s:
+            raise StopIteration
+        number, self.next_number = self.next_number, self.next_number + 1
+        return Step(number, self._workload.branches(self._seed, number), now)
+
+    def answered(self, step: Step, answer: Answer) -> None:
+        """To be called once for each step."""
+        now = time.perf_counter()
+        match answer.outcome:
+            case Outcome.COMMITTED:
+                self.committed.append(step.number)
+                self.latencies_s.append(now - step.began_s)
+                if self._began_s <= now < self._ends_s:
+                    self._in_time, self._last_s = self._in_time + 1, now
+            case Outcome.UNKNOWN:
+                self.unknown.append(step.number)
+            case Outcome.ABORTED | Outcome.REFUSED:
+                self.aborted[answer.why or answer.outcome.name.lower()] += 1
+        self._answers += 1
+        if self._answers == self.in_flight:
+            self._began_s, self._ends_s = now, now + self._seconds
+
+    @property
+    def tx_per_s(self) -> float:
+        """Commits within the time, up to the last of them: answers that come in waves are not cut within one."""
+        return self._in_time / (self._last_s - self._began_s) if self._in_time else 0.0
+
+
+Worker = Callable[[Step], Awaitable[Answer]]
+
+
+async def by_workers(load: Load, workers: Sequence[Worker]) -> None:
+    """Each worker does one step after the other. Raises what a worker raised."""
+
+    async def work(worker: Worker) -> None:
+        for step in load:
+            load.answered(step, await worker(step))
+
+    async with asyncio.TaskGroup() as tasks:
+        for worker in workers:
+            tasks.create_task(work(worker))

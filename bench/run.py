@@ -1,0 +1,193 @@
+"""Runs contenders in turns: for each workload all of them are started, and in every round each is measured once at the
+same level. After each measurement all rows are compared with what was answered."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.contender import Contender, Counts, Failed, contender, lacking
+from bench.figures import CLIENT, Figures, Row
+from bench.ledger import Ledger
+from bench.load import Load
+from bench.processes import Usage, forget_peak, usage
+from bench.workloads import WORKLOADS, Workload
+
+SETTLE_WITHIN_S = 60.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured."""
+
+    workloads: Sequence[str]
+    in_flight: Sequence[int]
+    """Empty: what each workload is measured with by default."""
+    contenders: Sequence[str]
+    rounds: int
+    seconds: float
+    """Of each measurement, after `warm_up_s` of the same load."""
+    warm_up_s: float
+    seed: int
+
+
+class Skip(NamedTuple):
+    """What was not measured."""
+
+    contender: str
+    workload: str | None
+    """None: no workload."""
+    why: str
+
+
+@dataclass
+class Found:
+    """What a run has found."""
+
+    rows: list[Row] = field(default_factory=list)
+    skipped: list[Skip] = field(default_factory=list)
+
+
+async def run(plan: Plan, folder: Path, tell: Callable[[str], None]) -> Found:
+    """Measures everything; `tell` gets a sentence now and then. Raises Failed when a process died or rows are wrong."""
+    found = Found()
+    able = []
+    for name in plan.contenders:
+        if why := lacking(name):
+            found.skipped.append(Skip(name, None, why))
+            tell(f"{name} is skipped: {why}")
+        else:
+            able.append(contender(name))
+    for workload in plan.workloads:
+        async with _started(plan, workload, able, folder / workload, found.skipped, tell) as subjects:
+            for row, subject in _turns(plan, workload, subjects, found.rows):
+                figures = await subject.measured(row.in_flight, plan)
+                row.rounds.append(figures)
+                at = f"{workload}, {row.in_flight} in flight, round {len(row.rounds)} of {plan.rounds}"
+                tell(f"{at}: {row.contender} {figures.tx_per_s:,.0f} tx/s")
+    return found
+
+
+class Subject:
+    """A contender that was started for a workload, with the ledger of all it did since."""
+
+    def __init__(self, contender: Contender, workload: Workload, seed: int) -> None:
+        self.contender = contender
+        self._workload = workload
+        self._seed = seed
+        self._ledger = Ledger(workload, seed)
+        self._next_number = 0
+
+    async def measured(self, in_flight: int, plan: Plan) -> Figures:
+        """One measurement, warmed up and verified. Raises Failed."""
+        name = self.contender.name
+        in_flight = min(in_flight, self.contender.in_flight_max or in_flight)
+        try:
+            async with self.contender.connected(in_flight):
+                await self._ran(in_flight, plan.warm_up_s)
+                counted, used = await self.contender.counts(), self._usage(anew=True)
+                gc.collect()
+                load = await self._ran(in_flight, plan.seconds)
+                used = _between(used, self._usage())
+                counts = _counted(counted, await self.contender.counts())
+        except Exception as error:
+            self._look_for_dead()
+            raise Failed(f"{name} failed: {error!r}") from error
+        await self._verify()
+        if not load.committed:
+            raise Failed(f"{name} committed nothing in {plan.seconds:g} s; aborted: {dict(load.aborted)}")
+        return Figures.of(load, used, counts)
+
+    async def _ran(self, in_flight: int, seconds: float) -> Load:
+        """A load that is done, applied, and in the ledger."""
+        load = Load(self._workload, self._seed, self._next_number, in_flight, seconds)
+        await self.contender.run(load)
+        self._next_number = load.next_number
+        self._look_for_dead()
+        async with asyncio.timeout(SETTLE_WITHIN_S):
+            await self.contender.settled()
+        self._ledger.committed(load.committed)
+        self._ledger.unknown(load.unknown)
+        return load
+
+    def _look_for_dead(self) -> None:
+        if dead := self.contender.dead():
+            raise Failed(f"{self.contender.name}: ended by itself: " + "; ".join(dead))
+
+    async def _verify(self) -> None:
+        found = {at: await self.contender.rows(at) for at in range(1, self._workload.participants + 1)}
+        if complaints := self._ledger.complaints(found):
+            raise Failed(f"{self.contender.name}: the rows are not what was answered: " + "; ".join(complaints))
+
+    def _usage(self, *, anew: bool = False) -> dict[str, Usage]:
+        """By process, as of now; `anew` begins the peaks of memory here."""
+        pids = self.contender.processes()
+        if anew:
+            forget_peak(os.getpid(), alone=True)
+            for pid in pids.values():
+                forget_peak(pid)
+        servers = {name: usage(pid) for name, pid in pids.items()}
+        return {CLIENT: usage(os.getpid(), alone=True), **servers}
+
+
+@asynccontextmanager
+async def _started(
+    plan: Plan,
+    name: str,
+    contenders: Sequence[type[Contender]],
+    folder: Path,
+    skipped: list[Skip],
+    tell: Callable[[str], None],
+) -> AsyncIterator[list[Subject]]:
+    """Those that can do the workload; the others are noted as skipped."""
+    workload = WORKLOADS[name]
+    async with AsyncExitStack() as stack:
+        subjects = []
+        for kind in contenders:
+            if why := kind.unable(workload):
+                skipped.append(Skip(kind.name, name, why))
+                tell(f"{name}: {kind.name} is skipped: {why}")
+                continue
+            tell(f"{name}: starting {kind.name}")
+            made = kind()
+            stack.push_async_callback(made.close)
+            place = folder / kind.name
+            place.mkdir(parents=True)
+            try:
+                await made.start(place, workload)
+            except Exception as error:
+                raise Failed(f"{kind.name} did not start: {error}") from error
+            subjects.append(Subject(made, workload, plan.seed))
+        yield subjects
+
+
+def _turns(plan: Plan, workload: str, subjects: Sequence[Subject], rows: list[Row]) -> Iterator[tuple[Row, Subject]]:
+    """Whose turn it is, and the row that its figures belong to; the rows are added to those of the run."""
+    for level in plan.in_flight or WORKLOADS[workload].in_flight:
+        pairs = [(Row(workload, level, subject.contender.name), subject) for subject in subjects]
+        rows += [row for row, _ in pairs]
+        for number in range(plan.rounds):
+            first = number % max(len(pairs), 1)
+            yield from pairs[first:] + pairs[:first]  # so that nobody always runs after the same one
+
+
+def _between(before: Mapping[str, Usage], after: Mapping[str, Usage]) -> dict[str, Usage]:
+    return {name: _used(before[name], now) for name, now in after.items()}
+
+
+def _used(before: Usage, after: Usage) -> Usage:
+    if before.written_bytes is None or after.written_bytes is None:
+        written = None
+    else:
+        written = after.written_bytes - before.written_bytes
+    return Usage(after.cpu_s - before.cpu_s, written, after.peak_bytes)
+
+
+def _counted(before: Counts, after: Counts) -> Counts:
+    return Counts(*(None if a is None or b is None else a - b for b, a in zip(before, after, strict=True)))
