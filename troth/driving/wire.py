@@ -57,10 +57,11 @@ class Malformed(ValueError):
 
 def count(messages: Iterable[ToParticipant | ToCoordinator], counts: Counter[str]) -> None:
     """Adds the messages to `counts`, by kind."""
-    for kind, n in Counter(map(type, messages)).items():
+    kinds = list(map(type, messages))
+    for kind in set(kinds):
         name = KINDS.get(kind)
         if name is not None:
-            counts[name] += n
+            counts[name] += kinds.count(kind)
 
 
 # Encoding: for each message type the function that adds it to a batch, and an upper bound of the bytes it adds.
