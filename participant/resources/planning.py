@@ -13,14 +13,14 @@ it inserts, what was there if it updates; only when it names no column of an ind
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from participant.resources import INTEGER_MAX, INTEGER_MIN, Add, Lock, LockName, Mode, No, Plan
+from participant.resources import Add, Lock, LockName, Mode, No, Plan
 from participant.resources import statements as sql_of
 from participant.resources.catalog import Catalog, Column, ForeignKey, Table
 from participant.resources.conversion import Kind, SqlValue, Unfit, fit, to_sql
@@ -154,26 +154,11 @@ def _operation(branch: _Branch, operation: types_pb2.Operation) -> None:
         message = "this resource has no operations of its own" if kind else "the operation says nothing to do"
         raise No(reasons.reason(Code.CODE_BAD_OPERATION, message, operation=operation.position, table=operation.table))
     target = target_of(branch.catalog, operation.position, operation.table, operation.key)
-    match kind:
-        case "insert":
-            _insert(branch, target, _named(target, operation.insert.values))
-        case "update":
-            _update(branch, target, _named(target, operation.update.values))
-        case "upsert":
-            _upsert(branch, target, _named(target, operation.upsert.values))
-        case "delete":
-            branch.locks.want(target.name, Mode.EXCLUSIVE)
-            branch.steps.append(Write(target, sql_of.delete(target.table), target.key, (1,)))
-        case "add":
-            _add(branch, target, operation.add)
-        case "check":
-            _check(branch, target, operation.check)
-        case "read":
-            branch.locks.want(target.name, Mode.SHARED)
-            branch.steps.append(Read(target))
+    _KINDS[kind](branch, target, operation)
 
 
-def _insert(branch: _Branch, target: Target, named: Named) -> None:
+def _insert(branch: _Branch, target: Target, operation: types_pb2.Operation) -> None:
+    named = _named(target, operation.insert.values)
     branch.locks.want(target.name, Mode.EXCLUSIVE)
     table, columns = target.table, {**_key_named(target), **named}
     complete = {**_defaults(table), **columns}
@@ -184,7 +169,8 @@ def _insert(branch: _Branch, target: Target, named: Named) -> None:
     branch.steps.append(_write(target, sql, tuple(columns.values()), (1,), columns, parents))
 
 
-def _update(branch: _Branch, target: Target, named: Named) -> None:
+def _update(branch: _Branch, target: Target, operation: types_pb2.Operation) -> None:
+    named = _named(target, operation.update.values)
     branch.locks.want(target.name, Mode.EXCLUSIVE)
     table = target.table
     if not named:
@@ -202,7 +188,8 @@ def _update(branch: _Branch, target: Target, named: Named) -> None:
     branch.steps.append(_write(target, sql, (*named.values(), *target.key), (1,), named, parents))
 
 
-def _upsert(branch: _Branch, target: Target, named: Named) -> None:
+def _upsert(branch: _Branch, target: Target, operation: types_pb2.Operation) -> None:
+    named = _named(target, operation.upsert.values)
     branch.locks.want(target.name, Mode.EXCLUSIVE)
     table, columns = target.table, {**_key_named(target), **named}
     complete = {**_defaults(table), **columns}
@@ -231,7 +218,13 @@ def _write(
     return Write(target, sql, parameters, counts, shown, tuple(parent for parent in parents if parent))
 
 
-def _add(branch: _Branch, target: Target, add: types_pb2.Add) -> None:
+def _delete(branch: _Branch, target: Target, operation: types_pb2.Operation) -> None:
+    branch.locks.want(target.name, Mode.EXCLUSIVE)
+    branch.steps.append(Write(target, sql_of.delete(target.table), target.key, (1,)))
+
+
+def _add(branch: _Branch, target: Target, operation: types_pb2.Operation) -> None:
+    add = operation.add
     column = _column(target, add.column)
     rule = _rule_of(target.table, column.name)
     if rule.code is not None:
@@ -279,13 +272,14 @@ def _settle(add: EscrowAdd, locks: Locks) -> Step:
 
 def _bounds(target: Target, column: Column, add: types_pb2.Add) -> tuple[int | float, int | float]:
     """The tightest of the operation's, the column's and the type's."""
-    low: int | float = column.low if column.kind is Kind.INTEGER else -sql_of.ADD_REAL_MAX
-    high: int | float = column.high if column.kind is Kind.INTEGER else sql_of.ADD_REAL_MAX
+    low: int | float = column.low
+    high: int | float = column.high
+    if column.kind is Kind.REAL:
+        low, high = -sql_of.ADD_REAL_MAX, sql_of.ADD_REAL_MAX
     if add.HasField("min"):
         low = max(low, _number(target, column, add.min))
     if add.HasField("max"):
         high = min(high, _number(target, column, add.max))
-    assert column.kind is Kind.REAL or (low >= INTEGER_MIN and high <= INTEGER_MAX)
     return low, high
 
 
@@ -296,7 +290,13 @@ def _number(target: Target, column: Column, value: types_pb2.Value) -> int | flo
     return number
 
 
-def _check(branch: _Branch, target: Target, check: types_pb2.Check) -> None:
+def _read(branch: _Branch, target: Target, operation: types_pb2.Operation) -> None:
+    branch.locks.want(target.name, Mode.SHARED)
+    branch.steps.append(Read(target))
+
+
+def _check(branch: _Branch, target: Target, operation: types_pb2.Operation) -> None:
+    check = operation.check
     branch.locks.want(target.name, Mode.SHARED)
     sign = check.WhichOneof("requirement")
     if sign is None or (sign == "exists") == bool(check.column):
@@ -390,3 +390,14 @@ def _lock_parent(
     name = ("row", parent.name, *parts)
     branch.locks.want(name, Mode.SHARED)
     return key, Target(target.position, parent, parts, name)
+
+
+_KINDS: Mapping[str, Callable[[_Branch, Target, types_pb2.Operation], None]] = {
+    "insert": _insert,
+    "update": _update,
+    "upsert": _upsert,
+    "delete": _delete,
+    "add": _add,
+    "check": _check,
+    "read": _read,
+}
