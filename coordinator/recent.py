@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from troth.ids import time_of
 
-KEPT = 32_768
+KEPT = 8_192
 """Ids kept, twice as many at most: those of a few seconds under full load."""
 
 

@@ -23,7 +23,7 @@ def new_id() -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-@functools.lru_cache(maxsize=16_384)  # an id is asked about some three times while it is open
+@functools.lru_cache(maxsize=4_096)  # an id is asked about some three times while it is open
 def time_of(id: str) -> float | None:
     """Wall-clock seconds since 1970 that a well-formed lowercase UUIDv7 carries; None for any other id."""
     found = _UUID7.fullmatch(id)
