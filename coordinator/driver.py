@@ -207,7 +207,7 @@ class Driver(Engine[Event, Effect, Record, float]):
     # Effects.
 
     def _append(self, effect: Append) -> None:
-        self.queue(*effect)
+        self.queue(effect)
 
     def _decide(self, effect: Decide) -> None:
         self._register.decide(effect, self.feed)

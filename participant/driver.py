@@ -192,7 +192,7 @@ class Driver(Engine[Event, Effect, Job, Tried | Denied]):
                 lane.questions = effect.questions
 
     def _write(self, effect: Write) -> None:
-        self.queue(*effect)
+        self.queue(effect)
 
     def _send(self, effect: Send) -> None:
         lane = self._lanes.get(effect.log)

@@ -86,7 +86,7 @@ class Scripted(Engine[Any, Any, str, str]):
 
     def effects(self) -> Mapping[type, Callable[[Any], None]]:
         return {
-            Put: lambda effect: self.queue(effect.n, effect.job, True),
+            Put: lambda effect: self.queue((effect.n, effect.job, True)),
             Bring: lambda effect: self.feed(effect.event),
             Wake: lambda effect: self.wake_at(effect.at),
             Reply: lambda effect: self.reply(effect.caller, effect.value),

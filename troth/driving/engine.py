@@ -184,9 +184,10 @@ class Engine(ABC, Generic[E, F, J, R]):
 
     # The writer.
 
-    def queue(self, n: int, job: J, forced: bool) -> None:
-        """Puts a job behind all others; it reaches the writer at the latest when the present feed is done."""
-        self._jobs.append((n, job, forced))
+    def queue(self, job: tuple[int, J, bool]) -> None:
+        """Puts a job (number, job, forced) behind all others; it reaches the writer at the latest when the present feed
+        is done."""
+        self._jobs.append(job)
 
     def hand_over(self) -> None:
         """Gives the writer what was queued."""
