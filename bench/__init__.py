@@ -1,5 +1,5 @@
-"""Measures Troth beside its rivals, with everything forced to disk and every row verified. Imports the other rooms and
-is imported by none.
+"""Measures Troth, beside its rivals and alone, with everything forced to disk and every row verified. Imports the other
+rooms and is imported by none.
 
 `troth bench` starts all that it measures, on loopback and in temporary folders, and ends it again. What it says is of
 the machine that it ran on, load included: contenders take turns in one run, so that they share its moods.

@@ -1,167 +1,171 @@
-"""`troth bench`: what transactions cost, here and elsewhere, measured in turns and verified."""
+"""`troth bench`: its commands, of which `compare` is what it does when none is named."""
 
 from __future__ import annotations
 
-import asyncio
-import signal
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import click
 
-from bench import plot, report
-from bench.contender import NAMES
-from bench.run import Found, Plan, run
-from bench.workloads import WORKLOADS
+from bench import compare, flat, overload, restart
+from bench.commands import EXIT_INTERRUPTED, in_folder, say, tell, until_signalled
+from bench.report import Table
 from troth.cli import common
-from troth.errors import BadInput
 
-_INTERRUPTED = 130
-_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
-_WARM_UP, _SECONDS, _SECONDS_MAX = 1.0, 3.0, 3600
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SECONDS = click.FloatRange(min=0, max=3600, min_open=True)
 
 
-@click.command("bench")
-@click.option(
-    "--workload",
-    "workloads",
-    type=click.Choice(list(WORKLOADS)),
-    multiple=True,
-    default=["transfer"],
-    show_default=True,
-    help="What a transaction does; may be repeated.",
-)
-@click.option(
-    "--in-flight",
-    "in_flight",
-    type=click.IntRange(1, 10_000),
-    multiple=True,
-    help="Transactions open at once; may be repeated. By default 1, 16, 64, 256 and 1024 for transfer, and 256 for the "
-    "others.",
-)
-@click.option(
-    "--contender",
-    "contenders",
-    type=click.Choice(NAMES),
-    multiple=True,
-    help="What is measured; may be repeated. By default all.",
-)
-@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Turns of each contender.")
-@click.option(
-    "--seconds",
-    type=float,
-    default=_SECONDS,
-    show_default=True,
-    help="Of each measurement.",
-)
-@click.option(
-    "--warm-up",
-    "warm_up_s",
-    type=float,
-    default=_WARM_UP,
-    show_default=True,
-    help="Seconds of the same load before each measurement.",
-)
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the transactions.")
-@common.json_option
-@click.option("--plot", "plot_file", type=_FILE, help="Draw throughput over transactions in flight into this SVG file.")
-@click.option("--report", "report_file", type=_FILE, help="Write everything into this Markdown file.")
-def command(
-    workloads: Sequence[str],
-    in_flight: Sequence[int],
-    contenders: Sequence[str],
-    rounds: int,
-    seconds: float,
-    warm_up_s: float,
-    seed: int,
-    as_json: bool,
-    plot_file: Path | None,
-    report_file: Path | None,
-) -> None:
-    """Measure Troth beside its rivals on this machine, everything forced to disk and every row verified.
+_DEFAULT = "compare"
 
-    The contenders are troth; unary, a plain two-phase commit with one call and one SQLite commit for each step; and
-    postgresql, two-phase commit written by hand over two PostgreSQL servers, without a log of decisions. All that is
-    measured is started for it, on loopback and in temporary folders, and takes turns in one run. What is missing here
-    (PostgreSQL, or its driver) is skipped and named.
+
+class _ComparesByDefault(click.Group):
+    """A group that takes what is no command's name as options of `compare`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = [_DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+
+@click.command("bench", cls=_ComparesByDefault)
+def command() -> None:
+    """Measure Troth on this machine, everything forced to disk and what was answered verified.
+
+    Without the name of a command it does what `compare` does, and takes its options. Each command starts all that it
+    measures, on loopback and in temporary folders, and ends it again; progress goes to standard error.
 
     \b
     Examples:
       troth bench
-      troth bench --in-flight 64 --in-flight 256 --seconds 10 --rounds 5
-      troth bench --workload order --workload hot-row --contender troth --contender unary
-      troth bench --json --plot bench.svg --report bench.md
+      troth bench --in-flight 64 --rounds 5
+      troth bench compare --help
 
     \b
     Exit codes: 0 measured and verified; 1 the rows are not what was answered, or a process died; 2 bad usage;
     130 stopped.
     """
-    if not (0 < seconds <= _SECONDS_MAX and 0 <= warm_up_s <= _SECONDS_MAX):
-        raise click.UsageError(f"--seconds is above 0, and like --warm-up {_SECONDS_MAX} at most")
-    plan = Plan(
-        workloads=list(dict.fromkeys(workloads)),
-        in_flight=list(dict.fromkeys(in_flight)),
-        contenders=list(dict.fromkeys(contenders)) or list(NAMES),
-        rounds=rounds,
-        seconds=seconds,
-        warm_up_s=warm_up_s,
-        seed=seed,
-    )
-    common.run(_main(plan, as_json, plot_file, report_file), interrupted=_INTERRUPTED)
 
 
-async def _main(plan: Plan, as_json: bool, plot_file: Path | None, report_file: Path | None) -> int:
-    """The exit code. SIGINT and SIGTERM end everything that was started, and then this."""
-    _writable(plot_file, report_file)
-    running = asyncio.create_task(_ran(plan))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
-    try:
-        found = await running
-    except asyncio.CancelledError:
-        click.echo("stopped", err=True)
-        return _INTERRUPTED
-    _write(plan, found, plot_file, report_file)
-    if as_json:
-        _say_json(found)
-    else:
-        _say(found)
-    return 0
+command.add_command(compare.command)
 
 
-async def _ran(plan: Plan) -> Found:
-    with tempfile.TemporaryDirectory(prefix="troth-bench-") as folder:
-        return await run(plan, Path(folder), lambda text: click.echo(text, err=True))
+def _option(name: str, kind: click.ParamType[Any], default: Any, text: str) -> Callable[[F], F]:
+    return click.option(name, type=kind, default=default, show_default=True, help=text)
 
 
-def _writable(*paths: Path | None) -> None:
-    """Before anything is measured, not after it."""
-    for path in filter(None, paths):
-        if not path.absolute().parent.is_dir():
-            raise BadInput(f"there is no folder {path.parent} for {path.name}; make it first")
+_seed_option = _option("--seed", click.INT, 1, "Of the transactions.")
 
 
-def _write(plan: Plan, found: Found, plot_file: Path | None, report_file: Path | None) -> None:
-    if plot_file and found.rows:
-        plot_file.write_text(plot.svg(found.rows), "utf-8")
-    if report_file:
-        report_file.write_text(report.markdown(plan, found), "utf-8")
+@command.command("flat")
+@_option("--upto", click.IntRange(min=flat.FRESH), 1_000_000, "Transactions until the last point.")
+@_option("--seconds", _SECONDS, 5.0, "Of each window.")
+@_option("--rounds", click.IntRange(min=1), 2, "Windows of each kind at each point.")
+@_seed_option
+@common.json_option
+def flat_command(upto: int, seconds: float, rounds: int, seed: int, as_json: bool) -> None:
+    """Measure whether a transaction costs the same after a million others in the same files.
+
+    Two participants transfer at 256 in flight. After a thousand, ten thousand, ... transactions the rate is measured in
+    turns with that of a fresh cluster; resident memory and files are looked at. With the last and oldest files: the
+    rate while a third participant is stopped with a commit owed to it, in turns with that without; and how long a
+    participant that was away from the beginning takes to be back. Settings are the default ones.
+
+    \b
+    Examples:
+      troth bench flat
+      troth bench flat --upto 20000 --seconds 2 --json
+
+    \b
+    Exit codes: 0 measured and verified; 1 the rows are not what was answered, or a process died; 2 bad usage;
+    130 stopped.
+    """
+    plan = flat.Plan(upto=upto, seconds=seconds, rounds=rounds, seed=seed)
+
+    _run(lambda folder: flat.run(plan, folder, tell), flat.LEGEND, as_json)
 
 
-def _say_json(found: Found) -> None:
-    for row in found.rows:
-        common.say_json(row.as_json())
-    for each in found.skipped:
-        common.say_json({"contender": each.contender, "workload": each.workload, "skipped": each.why})
+@command.command("restart")
+@_option("--in-flight", click.IntRange(1, 10_000), 10_000, "Transactions open when it is killed.")
+@_option("--finished", click.IntRange(min=0), 1_000_000, "Transactions in the files before.")
+@_seed_option
+@common.json_option
+def restart_command(in_flight: int, finished: int, seed: int, as_json: bool) -> None:
+    """Measure how long a kill -9 in the middle of many transactions is felt.
+
+    Two participants transfer, with so many finished transactions in the files. Then, with so many in flight, the
+    coordinator is killed and started again; then a participant; then everything. Clients ask again with the same ids,
+    and every one must get its answer. Settings are the default ones.
+
+    \b
+    Examples:
+      troth bench restart
+      troth bench restart --in-flight 1000 --finished 20000 --json
+
+    \b
+    Exit codes: 0 measured and verified; 1 the rows are not what was answered, a client got no answer, or a process
+    died; 2 bad usage; 130 stopped.
+    """
+    plan = restart.Plan(in_flight=in_flight, finished=finished, seed=seed)
+    _run(lambda folder: restart.run(plan, folder, tell), restart.LEGEND, as_json)
 
 
-def _say(found: Found) -> None:
-    for table in report.tables(found.rows) if found.rows else ():
-        common.say(f"{table.title}\n")
-        common.say_table(table.columns, table.rows)
-        common.say("")
-    if found.rows:
-        common.say(report.LEGEND)
-    for line in report.skipped(found):
-        common.say(line)
+@command.command("overload")
+@_option("--seconds", _SECONDS, 15.0, "Of each offer.")
+@_option("--search", _SECONDS, 3.0, "Seconds of each level when the best rate is looked for.")
+@click.option(
+    "--in-flight-max",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=overload.IN_FLIGHT_MAX,
+    show_default=True,
+    help="What the coordinator takes on at once; may be repeated. The first default is also its own.",
+)
+@_option("--rounds", click.IntRange(min=1), 2, "Windows of each kind beside another client.")
+@_seed_option
+@common.json_option
+def overload_command(
+    seconds: float, search: float, in_flight_max: tuple[int, ...], rounds: int, seed: int, as_json: bool
+) -> None:
+    """Measure what happens when twice as much is wanted as can be done, and beside a client that never reads.
+
+    The best rate of a closed loop is looked for. Twice that is offered as an open loop, at fixed times whatever the
+    answers: what is committed, what is refused, how long what was admitted took, and memory. And a client transfers by
+    itself, beside another one that offers a quarter of the best rate, and beside one that never reads what it gets.
+
+    \b
+    Examples:
+      troth bench overload
+      troth bench overload --seconds 5 --in-flight-max 1000 --json
+
+    \b
+    Exit codes: 0 measured and verified; 1 the rows are not what was answered, a refusal is not what it must be, or a
+    process died; 2 bad usage; 130 stopped.
+    """
+    bounds = list(dict.fromkeys(in_flight_max))
+    plan = overload.Plan(seconds=seconds, search_s=search, in_flight_max=bounds, rounds=rounds, seed=seed)
+    _run(lambda folder: overload.run(plan, folder, tell), overload.LEGEND, as_json)
+
+
+class _Found(Protocol):
+    """What a measurement gives."""
+
+    def as_json(self) -> Iterable[dict[str, Any]]: ...
+
+    def tables(self) -> Sequence[Table]: ...
+
+    def sentences(self) -> Iterable[str]: ...
+
+
+def _run(measured: Callable[[Path], Awaitable[_Found]], legend: str, as_json: bool) -> NoReturn:
+    async def main() -> None:
+        found = await in_folder(measured)
+        if not as_json:
+            say(found.tables(), legend, *found.sentences())
+            return
+        for each in found.as_json():
+            common.say_json(each)
+
+    common.run(until_signalled(main()), interrupted=EXIT_INTERRUPTED)

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from bench.ledger import Rows
+from bench.ledger import Ledger, Rows
 from bench.load import Load
 from bench.workloads import Workload
 from troth.errors import TrothError
@@ -37,6 +37,8 @@ class Contender(ABC):
     participants_max: ClassVar[int | None] = None
     in_flight_max: ClassVar[int | None] = None
     """As many transactions are open when more are asked for."""
+    levels: ClassVar[tuple[int, ...] | None] = None
+    """The only levels at which it says something; at others it is measured when it is asked for by name."""
 
     @classmethod
     def missing(cls) -> str:
@@ -70,6 +72,10 @@ class Contender(ABC):
     async def rows(self, participant: int) -> Rows:
         """What is in the tables there."""
 
+    async def complaints(self, ledger: Ledger) -> list[str]:
+        """What the tables do not hold as they must, in sentences; `ledger` has all that was answered."""
+        return ledger.complaints({at: await self.rows(at) for at in ledger.participants})
+
     @abstractmethod
     def processes(self) -> Mapping[str, int]:
         """Process ids by name, without the client, which is this process. One with children stands for all of them."""
@@ -90,6 +96,7 @@ class Contender(ABC):
 _CONTENDERS = {
     "troth": "bench.on_troth:OnTroth",
     "unary": "bench.on_unary:OnUnary",
+    "bare": "bench.on_bare:OnBare",
     "postgresql": "bench.on_postgresql:OnPostgreSQL",
 }
 NAMES = tuple(_CONTENDERS)

@@ -134,12 +134,13 @@ class Row:
             "committed": sum(each.committed for each in self.rounds),
             "aborted": dict(self.aborted),
             "unknown": self.unknown,
-            **{name: _plain(spread) for name, spread in spreads.items()},
-            "cpu_s_per_1000": {name: _plain(self.cpu(name)) for name in self.processes},
-            "cpu_s_per_1000_in_all": _plain(self.cpu_in_all),
+            **{name: plain(spread) for name, spread in spreads.items()},
+            "cpu_s_per_1000": {name: plain(self.cpu(name)) for name in self.processes},
+            "cpu_s_per_1000_in_all": plain(self.cpu_in_all),
             "peak_bytes": {name: self.peak_bytes(name) for name in self.processes},
         }
 
 
-def _plain(spread: Spread | None) -> dict[str, float] | None:
+def plain(spread: Spread | None) -> dict[str, float] | None:
+    """For JSON."""
     return None if spread is None else {name: round(value, 6) for name, value in spread._asdict().items()}

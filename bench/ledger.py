@@ -29,9 +29,9 @@ class Ledger:
     def __init__(self, workload: Workload, seed: int) -> None:
         self._workload = workload
         self._seed = seed
-        self._participants = range(1, workload.participants + 1)
-        self._balances = {at: dict.fromkeys(range(workload.accounts), START) for at in self._participants}
-        self._orders: dict[int, dict[int, int]] = {at: {} for at in self._participants}
+        self.participants = range(1, workload.participants + 1)
+        self._balances = {at: dict.fromkeys(range(workload.accounts), START) for at in self.participants}
+        self._orders: dict[int, dict[int, int]] = {at: {} for at in self.participants}
         self._writers: dict[int, set[int]] = defaultdict(set)
         """By key of a document, the steps that may have written what is there."""
         self._excused: set[tuple[str, int, int]] = set()
@@ -67,7 +67,7 @@ class Ledger:
     def complaints(self, found: Mapping[int, Rows]) -> list[str]:
         """What is not as it must be, in sentences; none when all is well. `found` is by participant."""
         said: list[str] = []
-        for at in self._participants:
+        for at in self.participants:
             said += self._compared("accounts", at, self._balances[at], found[at].accounts)
             said += self._compared("orders", at, self._orders[at], found[at].orders)
             said += self._documents(at, found[at].documents)
@@ -107,7 +107,7 @@ class Ledger:
     def _differing(self, found: Mapping[int, Rows]) -> Iterator[str]:
         """Participants that hold other documents than the first."""
         first = found[1].documents
-        for at in self._participants:
+        for at in self.participants:
             others = found[at].documents
             keys = [key for key in first.keys() | others.keys() if first.get(key) != others.get(key)]
             if wrong := [key for key in sorted(keys) if ("documents", at, key) not in self._excused]:

@@ -1,4 +1,5 @@
-"""A closed loop: so many transactions are always open, until the time is over, and what became of each is kept."""
+"""A closed loop: so many transactions are always open, until the time is over or so many were handed out, and what
+became of each is kept."""
 
 from __future__ import annotations
 
@@ -32,9 +33,11 @@ class Load:
     """Hands out steps, from the number `first` on, as an iterator that many tasks may share.
 
     The first answers come later than a rate would have it, and all at once. So time begins with the answer at which the
-    loop has turned once, and `seconds` after it nothing more is handed out."""
+    loop has turned once, and `seconds` after it nothing more is handed out, nor after `count` steps or `stop`."""
 
-    def __init__(self, workload: Workload, seed: int, first: int, in_flight: int, seconds: float) -> None:
+    def __init__(
+        self, workload: Workload, seed: int, first: int, in_flight: int, seconds: float, count: int | None = None
+    ) -> None:
         self.in_flight = in_flight
         """How many steps are to be open."""
         self.next_number = first
@@ -47,8 +50,10 @@ class Load:
         self.unknown: list[int] = []
         self._workload = workload
         self._seed = seed
+        self._first = first
         self._seconds = seconds
         self._answers = 0
+        self._end_number = math.inf if count is None else first + count
         self._began_s = self._ends_s = math.inf
         self._in_time = 0
         """Commits that were answered within the time."""
@@ -60,10 +65,24 @@ class Load:
 
     def __next__(self) -> Step:
         now = time.perf_counter()
-        if now >= self._ends_s:
+        if now >= self._ends_s or self.next_number >= self._end_number:
             raise StopIteration
         number, self.next_number = self.next_number, self.next_number + 1
         return Step(number, self._workload.branches(self._seed, number), now)
+
+    def stop(self) -> None:
+        """Nothing more is handed out."""
+        self._ends_s = -math.inf
+
+    @property
+    def open(self) -> int:
+        """Steps that were handed out and not answered."""
+        return self.next_number - self._first - self._answers
+
+    @property
+    def turned(self) -> bool:
+        """Whether the loop has turned once, so that time runs."""
+        return self._answers >= self.in_flight
 
     def answered(self, step: Step, answer: Answer) -> None:
         """To be called once for each step."""

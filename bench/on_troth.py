@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
 from pathlib import Path
 
 from bench import files
@@ -29,74 +30,100 @@ from faults.cluster import COORDINATOR, Cluster
 from troth import Client, Transaction, connect
 from troth.v1.coordinator_pb2 import CoordinatorStatus
 
+RESTART_WITHIN_S = 60.0
+"""How long the client waits for a coordinator that is started again."""
 _FILL_BATCH, _FILL_IN_FLIGHT = 500, 4
 _SETTLE_PAUSE_S = 0.02
 _LOG_LINES_TOLD = 20
 
 
 class OnTroth(Contender):
-    """With default settings."""
+    """Behind the calls of every contender, and with more for what is measured of it alone."""
 
     name = "troth"
 
-    def __init__(self) -> None:
+    def __init__(self, bystanders: int = 0, settings: Sequence[str] = ()) -> None:
+        """`bystanders` are participants beyond those of the workload, with the same tables; `settings` are flags of the
+        coordinator, which otherwise has its default ones."""
+        self.away: set[str] = set()
+        """Processes that were killed on purpose."""
+        self.owed = 0
+        """Transactions whose commit is owed on purpose: nothing waits for them."""
+        self._bystanders = bystanders
+        self._settings = list(settings)
         self._cluster: Cluster | None = None
         self._connections = AsyncExitStack()
         self._client: Client | None = None
 
     async def start(self, folder: Path, workload: Workload) -> None:
         sql = "".join(f"{statement} STRICT;\n" for statement in schema("INTEGER", "BLOB"))
-        self._cluster = Cluster(folder, workload.participants, schema=sql)
+        participants = workload.participants + self._bystanders
+        self._cluster = Cluster(folder, participants, schema=sql, flags={COORDINATOR: self._settings})
         self._cluster.__enter__()
-        self._client = await self._connections.enter_async_context(connect(self._cluster[COORDINATOR].address))
+        self._client = await self._connections.enter_async_context(
+            connect(self._cluster[COORDINATOR].address, wait_s=RESTART_WITHIN_S)
+        )
         fills = list(_fills(self._cluster.participants, workload.accounts))
         async for result in self._client.submit_many(fills, in_flight=_FILL_IN_FLIGHT):
             result.committed()
         await self.settled()
 
     @property
-    def _running(self) -> Cluster:
+    def cluster(self) -> Cluster:
+        """Its processes, for whoever kills and starts them."""
         assert self._cluster is not None
         return self._cluster
+
+    @property
+    def client(self) -> Client:
+        """The one that loads are run by."""
+        assert self._client is not None
+        return self._client
 
     @asynccontextmanager
     async def connected(self, in_flight: int) -> AsyncIterator[None]:
         yield
 
     async def run(self, load: Load) -> None:
-        assert self._client is not None
-        steps: list[Step] = []  # By position.
+        await self.asking_again(load, 0.0)
+
+    async def asking_again(self, load: Load, ask_again_s: float) -> None:
+        """As `run`; what was not answered is asked again for so long."""
+        steps: dict[int, Step] = {}  # By position.
+        positions = count()
 
         def transactions() -> Iterator[Transaction]:
             for step in load:
-                steps.append(step)
-                yield _transaction(step.branches)
+                steps[next(positions)] = step
+                yield transaction(step.branches)
 
-        async for result in self._client.submit_many(transactions(), in_flight=load.in_flight):
-            load.answered(steps[result.position], Answer(result.outcome, result.code))
+        async for result in self.client.submit_many(transactions(), in_flight=load.in_flight, ask_again_s=ask_again_s):
+            load.answered(steps.pop(result.position), Answer(result.outcome, result.code))
 
     async def settled(self) -> None:
         """Until the coordinator waits for no acknowledgement."""
-        while self._status().unresolved or self._status().in_flight:  # noqa: ASYNC110 - there is nothing else to await
+        while (status := self.status()).unresolved > self.owed or status.in_flight:  # noqa: ASYNC110 - nothing to await
             await asyncio.sleep(_SETTLE_PAUSE_S)
 
-    def _status(self) -> CoordinatorStatus:
-        status = self._running.status(COORDINATOR)
+    def status(self) -> CoordinatorStatus:
+        """Of the coordinator."""
+        status = self.cluster.status(COORDINATOR)
         assert isinstance(status, CoordinatorStatus)
         return status
 
     async def rows(self, participant: int) -> Rows:
-        return files.rows(self._running[f"p{participant}"].data)
+        return files.rows(self.cluster[f"p{participant}"].data)
 
     def processes(self) -> Mapping[str, int]:
-        return {name: process.pid for name, process in self._running.processes.items()}
+        return {name: process.pid for name, process in self.cluster.processes.items() if name not in self.away}
 
     def dead(self) -> list[str]:
-        ended = [process for process in self._running.processes.values() if not process.running]
+        processes = [process for name, process in self.cluster.processes.items() if name not in self.away]
+        ended = [process for process in processes if not process.running]
         return [f"{each.name}:\n" + "\n".join(each.text().splitlines()[-_LOG_LINES_TOLD:]) for each in ended]
 
     async def counts(self) -> Counts:
-        found = self._running.counters().values()
+        found = self.cluster.counters(*self.processes()).values()
         return Counts(
             forced=sum(each.forced for each in found),
             flushes=sum(each.flushes for each in found),
@@ -118,7 +145,8 @@ def _fills(participants: list[str], accounts: int) -> Iterator[Transaction]:
             yield made
 
 
-def _transaction(branches: Branches) -> Transaction:
+def transaction(branches: Branches) -> Transaction:
+    """What a step asks for, with an id of its own."""
     made = Transaction()
     for branch in branches:
         made.at(f"p{branch.participant}")

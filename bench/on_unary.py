@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import sys
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -14,13 +12,12 @@ from typing import Any
 import grpc.aio
 
 from bench import files
+from bench.children import Children
 from bench.contender import Contender, Counts
 from bench.ledger import Rows
 from bench.load import Answer, Load, Step, by_workers
 from bench.unary import Call, caller, database
 from bench.workloads import START, Add, Insert, Operation, Put, Read, Workload
-from faults.cluster import COORDINATOR, Process
-from troth.process import addresses
 from troth.words import Outcome
 
 _SETTLE_PAUSE_S = 0.02
@@ -32,28 +29,22 @@ class OnUnary(Contender):
     name = "unary"
 
     def __init__(self) -> None:
-        self._processes: dict[str, Process] = {}
+        self._children: Children | None = None
         self._connections = AsyncExitStack()
         self._submit: Call | None = None
         self._counts: list[Call] = []
 
     async def start(self, folder: Path, workload: Workload) -> None:
-        names = [COORDINATOR, *(f"p{n}" for n in range(1, workload.participants + 1))]
-        at = [f"127.0.0.1:{port}" for port in addresses.free_ports(len(names))]
-        for name, address in zip(names, at, strict=True):
-            role = "coordinator" if name == COORDINATOR else "participant"
-            data = folder / f"{name}.db"
-            command = [sys.executable, "-m", "bench.unary", role, "--data", str(data), "--listen", address]
-            if name == COORDINATOR:
-                command += [argument for other in at[1:] for argument in ("--participant", other)]
-            else:
-                _fill(data, workload.accounts)
-            self._processes[name] = Process(name, address, data, command, folder / f"{name}.log")
-        for process in self._processes.values():
-            process.launch((), {})
-        for process in self._processes.values():
-            process.wait_serving()
-        await self._connect(at)
+        self._children = Children("bench.unary", folder, workload.participants)
+        for process in self._children.participants.values():
+            _fill(process.data, workload.accounts)
+        self._children.start()
+        await self._connect([process.address for process in self._children.by_name.values()])
+
+    @property
+    def _running(self) -> Children:
+        assert self._children is not None
+        return self._children
 
     async def _connect(self, at: Sequence[str]) -> None:
         channels = [await self._connections.enter_async_context(grpc.aio.insecure_channel(each)) for each in at]
@@ -76,18 +67,18 @@ class OnUnary(Contender):
 
     async def settled(self) -> None:
         """Until no participant has anything prepared."""
-        for name, process in self._processes.items():
-            while name != COORDINATOR and _prepared(process.data):  # noqa: ASYNC110 - there is nothing else to await
+        for process in self._running.participants.values():
+            while _prepared(process.data):  # noqa: ASYNC110 - there is nothing else to await
                 await asyncio.sleep(_SETTLE_PAUSE_S)
 
     async def rows(self, participant: int) -> Rows:
-        return files.rows(self._processes[f"p{participant}"].data)
+        return files.rows(self._running.by_name[f"p{participant}"].data)
 
     def processes(self) -> Mapping[str, int]:
-        return {name: process.pid for name, process in self._processes.items()}
+        return self._running.pids()
 
     def dead(self) -> list[str]:
-        return [f"{name}: {process.text()}" for name, process in self._processes.items() if not process.running]
+        return self._running.dead()
 
     async def counts(self) -> Counts:
         said = [await call(None) for call in self._counts]
@@ -96,12 +87,8 @@ class OnUnary(Contender):
 
     async def close(self) -> None:
         await self._connections.aclose()
-        for process in self._processes.values():
-            if process.popen is None:
-                continue
-            if process.running:
-                process.signal(signal.SIGKILL)
-            process.wait()
+        if self._children is not None:
+            self._children.close()
 
 
 def _written(operation: Operation) -> Sequence[Any]:

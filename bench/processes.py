@@ -53,6 +53,12 @@ def forget_peak(pid: int, *, alone: bool = False) -> None:
             return
 
 
+def resident_bytes(pid: int) -> int:
+    """What is resident of one process now; 0 of one that has ended."""
+    sizes = dict(line.split(":", 1) for line in _read(pid, "status").splitlines())
+    return 1024 * int(sizes.get("VmRSS", "0 kB").split()[0])
+
+
 def _cpu_s(pid: int, *, with_ended: bool) -> float:
     """The larger of what the kernel says in ticks of 10 ms, rounded down (which is much, for hundreds of processes that
     do little each), and what it says in nanoseconds, but only of threads that still run."""

@@ -6,7 +6,7 @@ import math
 import os
 import platform
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bench.figures import Row, Spread
 from bench.run import Found, Plan
@@ -18,7 +18,9 @@ with what was answered. tx/s are commits, counted from when the first transactio
 client's, of commits. Per committed transaction: processor time of all processes, the client's too, in seconds for
 1,000; log records that something waited for; fdatasyncs of logs; messages between processes, both ways; what all
 processes wrote to files, logs and tables together. Peak memory and aborts are of all rounds. "-" is what a contender
-does not tell. postgresql has at most 256 transactions open, one for each connection.
+does not tell. postgresql has at most 256 transactions open, one for each connection. bare is not a contender for
+throughput but a yardstick of latency: the streams and forced writes that a client waits for, and nothing else, so only
+its own rows were looked at. Ratios are of the same round, their median and spread.
 """
 _KIB, _MIB = 1024, 1024 * 1024
 _WHO = ("workload", "in flight", "contender")
@@ -52,8 +54,8 @@ def _who(row: Row) -> list[str]:
 
 
 def _speed(row: Row) -> list[str]:
-    latencies = [_wide(row.latency_ms(name)) for name in ("p50", "p99", "max")]
-    return [_wide(row.tx_per_s), *latencies, str(row.aborted.total()), str(row.unknown)]
+    latencies = [wide(row.latency_ms(name)) for name in ("p50", "p99", "max")]
+    return [wide(row.tx_per_s), *latencies, str(row.aborted.total()), str(row.unknown)]
 
 
 def _cost(row: Row) -> list[str]:
@@ -61,26 +63,89 @@ def _cost(row: Row) -> list[str]:
         f"{row.cpu_in_all.median:.3f}",
         *(_median(row.spread(name)) for name in ("forced", "flushes", "messages")),
         _median(row.spread("written_bytes"), _KIB),
-        _mib(sum(map(row.peak_bytes, row.processes))),
+        mib(sum(map(row.peak_bytes, row.processes))),
     ]
 
 
 def _processes(row: Row) -> Iterator[list[str]]:
     for name in row.processes:
-        yield [name, f"{row.cpu(name).median:.3f}", _mib(row.peak_bytes(name))]
+        yield [name, f"{row.cpu(name).median:.3f}", mib(row.peak_bytes(name))]
 
 
-def _mib(size_bytes: int) -> str:
+def mib(size_bytes: int) -> str:
+    """In whole MiB."""
     return f"{size_bytes / _MIB:.0f}"
 
 
-def _wide(spread: Spread) -> str:
+def wide(spread: Spread) -> str:
+    """The median, and in brackets the least and the most."""
     digits = max(0, 2 - int(math.log10(max(spread.median, 1))))  # three that matter
     return f"{spread.median:,.{digits}f} ({spread.min:,.{digits}f}..{spread.max:,.{digits}f})"
 
 
 def _median(spread: Spread | None, unit: int = 1) -> str:
     return "-" if spread is None else f"{spread.median / unit:.2f}"
+
+
+class Ratio(NamedTuple):
+    """How a figure of troth is to that of another contender at the same level, round by round."""
+
+    figure: str
+    workload: str
+    in_flight: int | None
+    """None: each at its best level."""
+    to: str
+    spread: Spread
+
+    def __str__(self) -> str:
+        where = "at its best" if self.in_flight is None else f"{self.in_flight} in flight"
+        figure = {"tx_per_s": "tx/s", "p50_ms": "p50"}[self.figure]
+        found = self.spread
+        return (
+            f"{self.workload}, {where}: {figure} troth / {self.to} = "
+            f"{found.median:.2f} ({found.min:.2f}..{found.max:.2f})"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "ratio": self.figure,
+            "workload": self.workload,
+            "in_flight": self.in_flight,
+            "to": self.to,
+            **{name: round(value, 4) for name, value in self.spread._asdict().items()},
+        }
+
+
+def ratios(rows: Sequence[Row]) -> list[Ratio]:
+    """Of troth's rates to those of the others, at each level and at the best one, and latency to bare's."""
+    found = []
+    for workload in dict.fromkeys(row.workload for row in rows):
+        by_name: dict[str, list[Row]] = {}
+        for row in rows:
+            if row.workload == workload:
+                by_name.setdefault(row.contender, []).append(row)
+        ours = by_name.pop("troth", [])
+        for name, theirs in by_name.items():
+            figure = "p50_ms" if name == "bare" else "tx_per_s"
+            pairs = [(us, them) for us in ours for them in theirs if us.in_flight == them.in_flight]
+            found += [
+                Ratio(figure, workload, us.in_flight, name, _ratio(figure, us, them))
+                for us, them in pairs
+                if name != "bare" or us.in_flight == 1
+            ]
+            if name != "bare" and len(pairs) > 1:
+                found.append(Ratio(figure, workload, None, name, _ratio(figure, _best(ours), _best(theirs))))
+    return found
+
+
+def _best(rows: Sequence[Row]) -> Row:
+    return max(rows, key=lambda row: row.tx_per_s.median)
+
+
+def _ratio(figure: str, ours: Row, theirs: Row) -> Spread:
+    pairs = zip(ours.rounds, theirs.rounds, strict=True)
+    return Spread.of([getattr(us, figure) / getattr(them, figure) for us, them in pairs])
 
 
 def skipped(found: Found) -> list[str]:
@@ -109,6 +174,11 @@ def _lines(plan: Plan, found: Found) -> Iterator[str]:
         yield f"## {table.title}"
         yield ""
         yield from _table(table.columns, table.rows)
+        yield ""
+    if found_ratios := ratios(found.rows):
+        yield "## Ratios"
+        yield ""
+        yield from (f"- {ratio}" for ratio in found_ratios)
         yield ""
     if found.skipped:
         yield "## Skipped"

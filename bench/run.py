@@ -17,7 +17,7 @@ from bench.figures import CLIENT, Figures, Row
 from bench.ledger import Ledger
 from bench.load import Load
 from bench.processes import Usage, forget_peak, usage
-from bench.workloads import WORKLOADS, Workload
+from bench.workloads import WORKLOADS, Branches, Workload
 
 SETTLE_WITHIN_S = 60.0
 
@@ -35,6 +35,13 @@ class Plan:
     """Of each measurement, after `warm_up_s` of the same load."""
     warm_up_s: float
     seed: int
+    named: bool = False
+    """The contenders were asked for by name, so they are measured at every level."""
+
+    def levels(self, workload: str, kind: type[Contender]) -> list[int]:
+        """Of transactions in flight, at which a contender has its turns."""
+        only = None if self.named else kind.levels
+        return [each for each in self.in_flight or WORKLOADS[workload].in_flight if only is None or each in only]
 
 
 class Skip(NamedTuple):
@@ -79,9 +86,9 @@ class Subject:
 
     def __init__(self, contender: Contender, workload: Workload, seed: int) -> None:
         self.contender = contender
+        self.ledger = Ledger(workload, seed)
         self._workload = workload
         self._seed = seed
-        self._ledger = Ledger(workload, seed)
         self._next_number = 0
 
     async def measured(self, in_flight: int, plan: Plan) -> Figures:
@@ -90,39 +97,56 @@ class Subject:
         in_flight = min(in_flight, self.contender.in_flight_max or in_flight)
         try:
             async with self.contender.connected(in_flight):
-                await self._ran(in_flight, plan.warm_up_s)
+                await self.ran(self.load(in_flight, plan.warm_up_s))
                 counted, used = await self.contender.counts(), self._usage(anew=True)
                 gc.collect()
-                load = await self._ran(in_flight, plan.seconds)
+                load = await self.ran(self.load(in_flight, plan.seconds))
                 used = _between(used, self._usage())
                 counts = _counted(counted, await self.contender.counts())
         except Exception as error:
             self._look_for_dead()
             raise Failed(f"{name} failed: {error!r}") from error
-        await self._verify()
+        await self.verify()
         if not load.committed:
             raise Failed(f"{name} committed nothing in {plan.seconds:g} s; aborted: {dict(load.aborted)}")
         return Figures.of(load, used, counts)
 
-    async def _ran(self, in_flight: int, seconds: float) -> Load:
-        """A load that is done, applied, and in the ledger."""
-        load = Load(self._workload, self._seed, self._next_number, in_flight, seconds)
+    def load(self, in_flight: int, seconds: float, count: int | None = None) -> Load:
+        """The next one."""
+        return Load(self._workload, self._seed, self._next_number, in_flight, seconds, count)
+
+    def branches(self, number: int) -> Branches:
+        """What the step of that number does."""
+        return self._workload.branches(self._seed, number)
+
+    def take(self, count: int) -> range:
+        """Numbers for steps that somebody else runs; what becomes of them is to be told to the ledger."""
+        first = self._next_number
+        self._next_number += count
+        return range(first, self._next_number)
+
+    async def ran(self, load: Load) -> Load:
+        """The load when it is done, applied, and in the ledger. Raises Failed when a process died."""
         await self.contender.run(load)
+        await self.done(load)
+        return load
+
+    async def done(self, load: Load) -> None:
+        """To be called when a load has run, by whomever. Raises Failed when a process died."""
         self._next_number = load.next_number
         self._look_for_dead()
         async with asyncio.timeout(SETTLE_WITHIN_S):
             await self.contender.settled()
-        self._ledger.committed(load.committed)
-        self._ledger.unknown(load.unknown)
-        return load
+        self.ledger.committed(load.committed)
+        self.ledger.unknown(load.unknown)
 
     def _look_for_dead(self) -> None:
         if dead := self.contender.dead():
             raise Failed(f"{self.contender.name}: ended by itself: " + "; ".join(dead))
 
-    async def _verify(self) -> None:
-        found = {at: await self.contender.rows(at) for at in range(1, self._workload.participants + 1)}
-        if complaints := self._ledger.complaints(found):
+    async def verify(self) -> None:
+        """Raises Failed when the rows are not what was answered."""
+        if complaints := await self.contender.complaints(self.ledger):
             raise Failed(f"{self.contender.name}: the rows are not what was answered: " + "; ".join(complaints))
 
     def _usage(self, *, anew: bool = False) -> dict[str, Usage]:
@@ -150,7 +174,7 @@ async def _started(
     async with AsyncExitStack() as stack:
         subjects = []
         for kind in contenders:
-            if why := kind.unable(workload):
+            if why := kind.unable(workload) or _nothing_to_say(plan, name, kind):
                 skipped.append(Skip(kind.name, name, why))
                 tell(f"{name}: {kind.name} is skipped: {why}")
                 continue
@@ -167,10 +191,19 @@ async def _started(
         yield subjects
 
 
+def _nothing_to_say(plan: Plan, workload: str, kind: type[Contender]) -> str:
+    """Why a contender has no turn at any level of the plan; empty when it has."""
+    if plan.levels(workload, kind):
+        return ""
+    only = " and ".join(map(str, kind.levels or ()))
+    return f"it is measured at {only} in flight, and elsewhere when it is named (--contender {kind.name})"
+
+
 def _turns(plan: Plan, workload: str, subjects: Sequence[Subject], rows: list[Row]) -> Iterator[tuple[Row, Subject]]:
     """Whose turn it is, and the row that its figures belong to; the rows are added to those of the run."""
     for level in plan.in_flight or WORKLOADS[workload].in_flight:
-        pairs = [(Row(workload, level, subject.contender.name), subject) for subject in subjects]
+        able = [each for each in subjects if level in plan.levels(workload, type(each.contender))]
+        pairs = [(Row(workload, level, subject.contender.name), subject) for subject in able]
         rows += [row for row, _ in pairs]
         for number in range(plan.rounds):
             first = number % max(len(pairs), 1)

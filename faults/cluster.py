@@ -270,14 +270,14 @@ class Cluster:
         assert isinstance(status, participant_pb2.ParticipantStatus)
         return status
 
-    def wait_lanes(self) -> None:
-        """Until the coordinator has a lane open to every participant."""
-        eventually(lambda: all(lane.open for lane in self._lanes()), f"lanes: {self._lanes()}")
+    def wait_lanes(self, *names: str) -> None:
+        """Until the coordinator has a lane open to these participants, or to every one."""
+        eventually(lambda: all(lane.open for lane in self._lanes(names)), f"lanes: {self._lanes(names)}")
 
-    def _lanes(self) -> list[Any]:
+    def _lanes(self, names: Sequence[str]) -> list[Any]:
         status = self.status(COORDINATOR)
         assert isinstance(status, coordinator_pb2.CoordinatorStatus)
-        return list(status.lanes)
+        return [lane for lane in status.lanes if lane.participant in (names or self.participants)]
 
     def wait_settled(self, within_s: float = 5.0) -> None:
         """Until nothing is in doubt at any participant."""

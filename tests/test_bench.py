@@ -1,4 +1,4 @@
-"""`troth bench` on real processes: short runs that are measured and verified, and what it refuses and skips."""
+"""`troth bench compare` on real processes: short runs that are measured and verified, and what it refuses and skips."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def measured(*arguments: str) -> dict[str, dict[str, Any]]:
     """The rows of a run that ended well, by contender."""
     ran = bench(*SHORT, "--json", *arguments)
     assert ran.returncode == 0, ran.stderr
-    return {row["contender"]: row for row in map(json.loads, ran.stdout.splitlines())}
+    rows = map(json.loads, ran.stdout.splitlines())
+    return {row.get("contender") or f"to {row['to']}": row for row in rows}
 
 
 # Runs.
@@ -45,7 +47,12 @@ def test_a_short_run_is_measured_and_verified(tmp_path: Path) -> None:
     picture, page = tmp_path / "bench.svg", tmp_path / "bench.md"
     chosen = ("--contender", "troth", "--contender", "unary", "--plot", str(picture), "--report", str(page))
     found = measured(*chosen)
-    assert list(found) == ["troth", "unary"]
+    assert list(found) == ["troth", "unary", "to unary"]
+    ratio = found.pop("to unary")
+    rates = [found[name]["tx_per_s"]["median"] for name in ("troth", "unary")]
+    assert (ratio["ratio"], ratio["in_flight"]) == ("tx_per_s", 4)
+    assert ratio["median"] == pytest.approx(rates[0] / rates[1], abs=0.001)
+    assert "- transfer, 4 in flight: tx/s troth / unary = " in page.read_text()
     for row in found.values():
         assert (row["workload"], row["in_flight"], row["unknown"]) == ("transfer", 4, 0)
         assert row["committed"] > 0
@@ -87,6 +94,23 @@ def test_two_servers_of_postgresql_are_measured_and_verified(name: str) -> None:
     assert set(row["cpu_s_per_1000"]) == {"client", *servers}
     if name == "transfer":
         assert row["messages"]["median"] == 16
+
+
+def test_the_bare_cost_is_the_yardstick_of_latency_at_one_in_flight() -> None:
+    found = measured("--contender", "troth", "--contender", "bare", "--in-flight", "1")  # beside 4
+    assert found["bare"]["forced"]["median"] == 3
+    assert found["to bare"]["ratio"] == "p50_ms"
+    assert found["to bare"]["in_flight"] == 1
+    assert found["to bare"]["median"] > 0
+
+
+def test_the_bare_cost_is_measured_elsewhere_only_when_it_is_named() -> None:
+    kind = contender.contender("bare")
+    unnamed = Plan(["transfer"], [1, 4], ["bare"], rounds=1, seconds=0.3, warm_up_s=0.1, seed=1)
+    assert unnamed.levels("transfer", kind) == [1]
+    assert replace(unnamed, named=True).levels("transfer", kind) == [1, 4]
+    assert replace(unnamed, in_flight=[]).levels("order", kind) == []
+    assert unnamed.levels("transfer", contender.contender("troth")) == [1, 4]
 
 
 # What is skipped and refused.
@@ -162,8 +186,8 @@ def test_a_process_that_dies_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None
     run = kind.run
 
     async def killing(self: Any, *arguments: Any) -> None:
-        self._processes["p2"].signal(9)
-        self._processes["p2"].wait()
+        self._running.by_name["p2"].signal(9)
+        self._running.by_name["p2"].wait()
         await run(self, *arguments)
 
     monkeypatch.setattr(kind, "run", killing)
@@ -173,8 +197,8 @@ def test_a_process_that_dies_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_contender_that_does_not_start_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.on_unary.addresses.free_ports", lambda count: [1] * count)
-    monkeypatch.setattr("bench.on_unary.sys.executable", "/bin/false")
+    monkeypatch.setattr("bench.children.addresses.free_ports", lambda count: [1] * count)
+    monkeypatch.setattr("bench.children.sys.executable", "/bin/false")
     ran = CliRunner().invoke(main, ["bench", *SHORT, "--contender", "unary"])
     assert ran.exit_code == 1
     assert "unary did not start: coordinator ended with 1 before it served" in ran.stderr

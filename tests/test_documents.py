@@ -88,9 +88,21 @@ def test_every_command_and_option_that_is_named_exists(document: Path) -> None:
         for found in re.finditer(r"(?:^|[ /])troth (?P<name>[a-z][a-z-]+)(?P<rest>.*)", snippet):
             command = root.get_command(click.Context(root), found["name"])
             assert command is not None, f"{document.name}: {snippet}"
+            command = commanded(command, found["rest"].split())
             known = {option for param in command.params for option in (*param.opts, *param.secondary_opts)} | {"--help"}
             named = set(re.findall(r"(?<=\s)--[a-z][a-z-]+", found["rest"]))
             assert named <= known, f"{document.name}: {snippet}: {', '.join(named - known)}"
+
+
+def commanded(command: click.Command, words: list[str]) -> click.Command:
+    """The command within a group that the words begin with, or that the group takes them for; itself when none."""
+    if not isinstance(command, click.Group):
+        return command
+    context = click.Context(command)
+    name, *_ = words if words and not words[0].startswith("-") else ["compare"]
+    found = command.get_command(context, name)
+    assert found is not None, f"{command.name} has no command {name}"
+    return found
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -38,7 +38,7 @@ _COMMANDS = {
     "restore": _Command("troth.cli.restore:command", "Give files that were copied back a new identity."),
     "simulate": _Command("faults.simulator.cli:command", "Run the shipped nodes through seeds of simulated faults."),
     "chaos": _Command("faults.chaos.cli:command", "Break a cluster on purpose under load, and check every row."),
-    "bench": _Command("bench.cli:command", "Measure Troth beside its rivals on this machine."),
+    "bench": _Command("bench.cli:command", "Measure Troth on this machine, beside its rivals and alone."),
     "verify": _Command("faults.auditor.cli:command", "Audit logs and data files at rest."),
     "failpoints": _Command("faults.matrix.cli:failpoints", "List the points at which a process can be told to fail."),
     "check-participant": _Command(

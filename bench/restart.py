@@ -1,0 +1,188 @@
+"""`troth bench restart`: how long a kill -9 in the middle of many transactions is felt.
+
+The same files are used for all three: the coordinator is killed, a participant, and everything at once, each time with
+so many transactions in flight. Clients keep asking with the same ids, and every one is to get its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench.alone import Alone, Tell, started
+from bench.contender import Failed
+from bench.load import Load
+from bench.report import Table
+from bench.run import SETTLE_WITHIN_S
+from faults.cluster import COORDINATOR
+
+ASK_AGAIN_S = 300.0
+"""How long a client asks again; far beyond what a restart takes."""
+_PAUSE_S = 0.05
+_VICTIMS: Mapping[str, Sequence[str]] = {
+    COORDINATOR: (COORDINATOR,),
+    "p1": ("p1",),
+    "all": (COORDINATOR, "p1", "p2"),
+}
+
+LEGEND = """\
+Seconds from starting again what was killed: until all of it serves, until every client has its answer, and until
+nothing is open or in doubt anywhere. In flight is what clients had no answer for when it was killed; open is what the
+coordinator had not answered just before, and unresolved what it had answered and not every participant acknowledged.
+All rows were compared with what was answered.
+"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured."""
+
+    in_flight: int
+    finished: int
+    """Transactions in the files before."""
+    seed: int
+
+
+class Restart(NamedTuple):
+    """One kill, and what came after it."""
+
+    killed: str
+    finished: int
+    """Transactions committed before."""
+    in_flight: int
+    """At the client."""
+    open: int
+    """At the coordinator: not answered."""
+    unresolved: int
+    """At the coordinator: answered, and not acknowledged by all."""
+    serving_s: Mapping[str, float]
+    """By process that was killed."""
+    answered_s: float
+    resolved_s: float
+    committed: int
+    """Of what was in flight."""
+    aborted: Mapping[str, int]
+    """Of what was in flight, by reason."""
+
+
+@dataclass
+class Found:
+    """What a run has found."""
+
+    restarts: list[Restart] = field(default_factory=list)
+
+    def as_json(self) -> Iterator[dict[str, Any]]:
+        """One object for each restart."""
+        yield from (restart._asdict() for restart in self.restarts)
+
+    def tables(self) -> list[Table]:
+        """The same for people."""
+        columns = ("killed", "finished", "in flight", "open", "unresolved", "serving s", "answered s", "resolved s")
+        return [Table("Restart", (*columns, "committed", "aborted"), [_cells(each) for each in self.restarts])]
+
+    def sentences(self) -> Iterator[str]:
+        """What is no table: nothing."""
+        yield from ()
+
+
+def _cells(found: Restart) -> list[str]:
+    counts = (found.finished, found.in_flight, found.open, found.unresolved)
+    seconds = (max(found.serving_s.values()), found.answered_s, found.resolved_s)
+    return [
+        found.killed,
+        *(f"{count:,}" for count in counts),
+        *(f"{each:.2f}" for each in seconds),
+        f"{found.committed:,}",
+        f"{sum(found.aborted.values()):,}",
+    ]
+
+
+async def run(plan: Plan, folder: Path, tell: Tell) -> Found:
+    """Measures everything. Raises Failed when a process died, a client got no answer, or rows are wrong."""
+    found = Found()
+    async with started(folder / "cluster", plan.seed) as alone:
+        await alone.grow(plan.finished, tell)
+        for killed, names in _VICTIMS.items():
+            tell(f"{plan.in_flight:,} in flight; then {killed} is killed")
+            restart = await _killed(alone, plan.in_flight, killed, names)
+            found.restarts.append(restart)
+            tell(
+                f"{killed}: serving after {max(restart.serving_s.values()):.2f} s, resolved {restart.resolved_s:.2f} s"
+            )
+            await alone.subject.verify()
+    return found
+
+
+async def _killed(alone: Alone, in_flight: int, killed: str, names: Sequence[str]) -> Restart:
+    """Kills them when the loop has turned once, so that transactions are in every state."""
+    load = alone.subject.load(in_flight, math.inf)
+    async with _running(alone, load) as answers:
+        while not (load.turned or answers.done()):  # noqa: ASYNC110 - there is nothing else to await
+            await asyncio.sleep(_PAUSE_S)
+        status = alone.troth.status()
+        load.stop()
+        committed, aborted, in_flight = len(load.committed), load.aborted.copy(), load.open
+        alone.troth.cluster.kill(*names)
+        began_s = time.perf_counter()
+        answered = asyncio.create_task(_after(began_s, answers))
+        serving_s = await _started_again(alone, names, began_s)
+        answered_s = await answered
+        await _resolved(alone)
+        resolved_s = time.perf_counter() - began_s
+    if load.unknown:
+        raise Failed(f"{len(load.unknown)} of {in_flight} clients got no answer in {ASK_AGAIN_S:g} s")
+    await alone.subject.done(load)
+    finished = alone.committed + committed
+    alone.committed += len(load.committed)
+    return Restart(
+        killed=killed,
+        finished=finished,
+        in_flight=in_flight,
+        open=status.in_flight,
+        unresolved=status.unresolved,
+        serving_s=serving_s,
+        answered_s=answered_s,
+        resolved_s=resolved_s,
+        committed=alone.committed - finished,
+        aborted=load.aborted - aborted,
+    )
+
+
+@asynccontextmanager
+async def _running(alone: Alone, load: Load) -> AsyncIterator[asyncio.Task[None]]:
+    answers = asyncio.create_task(alone.troth.asking_again(load, ASK_AGAIN_S))
+    try:
+        yield answers
+    finally:
+        answers.cancel()
+        await asyncio.gather(answers, return_exceptions=True)
+
+
+async def _after(began_s: float, what: asyncio.Task[None]) -> float:
+    """Seconds from `began_s` until it is done. Raises what it raised."""
+    await what
+    return time.perf_counter() - began_s
+
+
+async def _started_again(alone: Alone, names: Sequence[str], began_s: float) -> Mapping[str, float]:
+    """Seconds from `began_s` until each serves."""
+
+    async def serving(name: str) -> float:
+        await asyncio.to_thread(alone.troth.cluster.start, name)
+        return time.perf_counter() - began_s
+
+    return dict(zip(names, await asyncio.gather(*map(serving, names)), strict=True))
+
+
+async def _resolved(alone: Alone) -> None:
+    """Until nothing is open at the coordinator, and nothing in doubt at any participant."""
+    async with asyncio.timeout(SETTLE_WITHIN_S):
+        await alone.troth.settled()
+        while alone.troth.cluster.in_doubt():  # noqa: ASYNC110 - there is nothing else to await
+            await asyncio.sleep(_PAUSE_S)
