@@ -20,6 +20,7 @@ import coordinator.events as ce
 import coordinator.log
 import participant.events as pe
 import participant.log
+from bench.report import Table
 from coordinator import service
 from coordinator.node import Coordinator
 from coordinator.registers import EmbeddedRegister
@@ -41,6 +42,7 @@ PARTICIPANTS = ("p1", "p2")
 ACCOUNTS = 1_000
 SCHEMA = "CREATE TABLE accounts (id INTEGER PRIMARY KEY, balance INTEGER NOT NULL);"
 _INCARNATION = 7
+LEGEND = "Microseconds of processor time for each transfer: medians of the batches.\n"
 _BETWEEN_S = 0.001
 """Of virtual time, between two steps."""
 
@@ -236,7 +238,7 @@ class Pipeline:
                 self._replies.append(effect.value)
 
 
-def measure(batch: int, rounds: int, warm_up: int = 10) -> Mapping[str, float]:
+def measure(batch: int, rounds: int, warm_up: int = 10) -> dict[str, float]:
     """Microseconds of processor time a transaction, by stage (`ROLE: WHAT`): medians over the rounds."""
     gc.set_threshold(*GC_THRESHOLDS)  # as the processes have it
     pipeline = Pipeline()
@@ -246,3 +248,13 @@ def measure(batch: int, rounds: int, warm_up: int = 10) -> Mapping[str, float]:
     for _ in range(rounds):
         pipeline.round(batch)
     return pipeline.stages.medians_us(batch)
+
+
+def tables(found: Mapping[str, float]) -> list[Table]:
+    """Every stage, and the sum of each role."""
+    sums: dict[str, float] = defaultdict(float)
+    for name, spent_us in found.items():
+        sums[name.partition(":")[0]] += spent_us
+    rows = [[name, f"{spent_us:.1f}"] for name, spent_us in found.items()]
+    total = [[name, f"{spent_us:.1f}"] for name, spent_us in sums.items()]
+    return [Table("Stages", ("stage", "us"), rows), Table("Roles", ("role", "us"), total)]

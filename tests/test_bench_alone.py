@@ -1,4 +1,4 @@
-"""`troth bench flat`, `restart` and `overload` on real processes, with tiny numbers: measured, verified, told."""
+"""`troth bench flat`, `restart`, `overload` and `stages`, with tiny numbers: measured, verified, told."""
 
 from __future__ import annotations
 
@@ -225,3 +225,12 @@ def test_what_was_found_is_told_to_people() -> None:
 )
 def test_points_are_powers_of_ten_and_the_last(upto: int, points: list[int]) -> None:
     assert flat.Plan(upto=upto, seconds=1, rounds=1, seed=1).points == points
+
+
+def test_the_stages_of_a_transfer_are_measured_for_each_role() -> None:
+    (spent_us,) = found("stages", "--batch", "5", "--rounds", "3")
+    assert {name.partition(":")[0] for name in spent_us} == {"client", "coordinator", "participants"}
+    assert min(spent_us.values()) > 0
+    ran = bench("stages", "--batch", "5", "--rounds", "3")
+    assert ran.returncode == 0
+    assert "participants: prepares handled" in ran.stdout
