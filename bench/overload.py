@@ -8,6 +8,8 @@ rate: one that reads its results, and one that never does.
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,10 +20,10 @@ import grpc.aio
 
 from bench.alone import IN_FLIGHT, Alone, Tell, started
 from bench.contender import Failed
-from bench.figures import Spread, plain
+from bench.figures import CLIENT, Spread, plain
 from bench.load import Load
 from bench.offer import Offer
-from bench.processes import resident_bytes
+from bench.processes import resident_bytes, usage
 from bench.report import Table, mib, wide
 from bench.run import SETTLE_WITHIN_S
 from coordinator.settings import CoordinatorSettings
@@ -39,8 +41,9 @@ _KEPT_UP = 0.98
 LEGEND = """\
 Offered, committed and refused are per second while it was offered; refusals are OVERLOADED and say that they may be
 tried again. Latency is that of what was committed, from the time at which it was due. Memory is what is resident: when
-the offer began, when all was answered, and the most in between. A client is held up when less is read from it than it
-would send. All rows were compared with what was answered; what was not read was asked for again, with the same ids.
+the offer began, when all was answered, and the most in between; CPUs are those that were kept busy meanwhile. A client
+is held up when less is read from it than it would send. All rows were compared with what was answered; what was not
+read was asked for again, with the same ids.
 """
 
 
@@ -59,9 +62,11 @@ class Plan:
     seed: int
 
 
-class Memory(NamedTuple):
+class Use(NamedTuple):
     """Of one process over some time."""
 
+    cpus: float
+    """Processors that it kept busy."""
     start_bytes: int
     end_bytes: int
     peak_bytes: int
@@ -82,7 +87,8 @@ class Overload(NamedTuple):
     refused: Mapping[str, int]
     latency_s: Mapping[str, float]
     """p50, p99 and max."""
-    memory: Mapping[str, Memory]
+    uses: Mapping[str, Use]
+    """By process, the client's included."""
 
     @property
     def kept_up(self) -> bool:
@@ -90,8 +96,8 @@ class Overload(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """As plain data."""
-        memory = {name: each._asdict() for name, each in self.memory.items()}
-        return {"overload": FACTOR, **self._asdict(), "memory": memory, "client_kept_up": self.kept_up}
+        uses = {name: each._asdict() for name, each in self.uses.items()}
+        return {"overload": FACTOR, **self._asdict(), "uses": uses, "client_kept_up": self.kept_up}
 
 
 class Beside(NamedTuple):
@@ -138,12 +144,12 @@ class Found:
         """The same for people."""
         closed = [[str(level), f"{rate:,.0f}"] for level, rate in self.closed.items()]
         offers = ("in flight max", "offered", "committed", "of best", "refused", "p50 ms", "p99 ms", "max ms")
-        memory = ("in flight max", "process", "start MiB", "peak MiB", "end MiB")
+        uses = ("in flight max", "process", "CPUs", "start MiB", "peak MiB", "end MiB")
         beside = ("beside", "tx/s", "p99 ms", "refused", "the other sent", "held up")
         return [
             Table("Closed loop", ("in flight", "tx/s"), closed),
             Table("Open loop, at twice the best", offers, [_offer(each, self.best_per_s) for each in self.overloads]),
-            Table("Memory", memory, [cells for each in self.overloads for cells in _memory(each)]),
+            Table("Each process", uses, [cells for each in self.overloads for cells in _uses(each)]),
             Table(f"A client with {IN_FLIGHT} in flight", beside, [_beside(each) for each in self.beside]),
         ]
 
@@ -168,10 +174,10 @@ def _offer(found: Overload, best_per_s: float) -> list[str]:
     ]
 
 
-def _memory(found: Overload) -> Iterator[list[str]]:
-    for name, each in found.memory.items():
+def _uses(found: Overload) -> Iterator[list[str]]:
+    for name, each in found.uses.items():
         sizes = (each.start_bytes, each.peak_bytes, each.end_bytes)
-        yield [f"{found.in_flight_max:,}", name, *map(mib, sizes)]
+        yield [f"{found.in_flight_max:,}", name, f"{each.cpus:.2f}", *map(mib, sizes)]
 
 
 def _beside(found: Beside) -> list[str]:
@@ -205,7 +211,7 @@ def _offered(alone: Alone, rate_per_s: float, seconds: float) -> Offer:
 async def _overloaded(alone: Alone, bound: int, rate_per_s: float, seconds: float) -> Overload:
     await alone.window(1.0, LEVELS[0])  # Warm, and memory as it is under a usual load.
     offer = _offered(alone, rate_per_s, seconds)
-    async with _channel(alone) as channel, _watched(alone) as memory:
+    async with _channel(alone) as channel, _watched(alone) as watch:
         await offer.run(channel)
     await _settled(alone)
     if offer.wrong or offer.unanswered:
@@ -226,7 +232,7 @@ async def _overloaded(alone: Alone, bound: int, rate_per_s: float, seconds: floa
             "p99": latencies_s[len(latencies_s) * 99 // 100],
             "max": latencies_s[-1],
         },
-        memory={name: Memory(sizes[0], sizes[-1], max(sizes)) for name, sizes in memory.items()},
+        uses=watch.uses(),
     )
 
 
@@ -236,28 +242,51 @@ async def _channel(alone: Alone) -> AsyncIterator[grpc.aio.Channel]:
         yield channel
 
 
-@asynccontextmanager
-async def _watched(alone: Alone) -> AsyncIterator[Mapping[str, Sequence[int]]]:
-    """Resident bytes of each process, as they are looked at."""
-    found: dict[str, list[int]] = {name: [] for name in alone.troth.processes()}
+class _Watch:
+    """Looks at every process now and then."""
 
-    def look() -> None:
-        for name, pid in alone.troth.processes().items():
-            found[name].append(resident_bytes(pid))
+    def __init__(self, alone: Alone) -> None:
+        self._pids = {CLIENT: os.getpid(), **alone.troth.processes()}
+        self._sizes: dict[str, list[int]] = {name: [] for name in self._pids}
+        self._cpu_s = self._used_s()
+        self._began_s = time.perf_counter()
+        self._passed_s = 0.0
 
-    async def watch() -> None:
+    def _used_s(self) -> dict[str, float]:
+        return {name: usage(pid, alone=True).cpu_s for name, pid in self._pids.items()}
+
+    def look(self) -> None:
+        for name, pid in self._pids.items():
+            self._sizes[name].append(resident_bytes(pid))
+
+    async def run(self) -> None:
         while True:
-            look()
+            self.look()
             await asyncio.sleep(_SAMPLE_S)
 
-    look()
-    watching = asyncio.create_task(watch())
+    def end(self) -> None:
+        self.look()
+        self._passed_s = time.perf_counter() - self._began_s
+        self._cpu_s = {name: used_s - self._cpu_s[name] for name, used_s in self._used_s().items()}
+
+    def uses(self) -> dict[str, Use]:
+        """By process, from beginning to end."""
+        return {
+            name: Use(self._cpu_s[name] / self._passed_s, sizes[0], sizes[-1], max(sizes))
+            for name, sizes in self._sizes.items()
+        }
+
+
+@asynccontextmanager
+async def _watched(alone: Alone) -> AsyncIterator[_Watch]:
+    watch = _Watch(alone)
+    running = asyncio.create_task(watch.run())
     try:
-        yield found
-        look()
+        yield watch
+        watch.end()
     finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def _beside_others(alone: Alone, plan: Plan, rate_per_s: float, tell: Tell) -> list[Beside]:

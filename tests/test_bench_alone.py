@@ -68,8 +68,10 @@ def test_what_is_too_much_is_refused_and_one_that_does_not_read_is_beside_the_ot
     assert set(open_["refused"]) == {"overloaded"}
     assert open_["committed"] > 0
     assert 0 < open_["latency_s"]["p50"] <= open_["latency_s"]["p99"] <= open_["latency_s"]["max"]
-    for memory in open_["memory"].values():
-        assert 0 < memory["start_bytes"] <= memory["peak_bytes"] >= memory["end_bytes"] > 0
+    assert set(open_["uses"]) == {"client", "coordinator", "p1", "p2"}
+    for use in open_["uses"].values():
+        assert use["cpus"] > 0
+        assert 0 < use["start_bytes"] <= use["peak_bytes"] >= use["end_bytes"] > 0
     assert [each["beside"] for each in beside] == ["nobody", "one that reads", "one that never reads"]
     assert [each["other_sent"] > 0 for each in beside] == [False, True, True]
     assert all(each["tx_per_s"]["median"] > 0 for each in beside)
@@ -181,7 +183,7 @@ OVERLOADED = overload.Overload(
     committed=90,
     refused={"overloaded": 60},
     latency_s={"p50": 1.0},
-    memory={"p1": overload.Memory(2**20, 2 * 2**20, 3 * 2**20)},
+    uses={"p1": overload.Use(0.5, 2**20, 2 * 2**20, 3 * 2**20)},
 )
 
 
@@ -213,10 +215,10 @@ def test_what_was_found_is_told_to_people() -> None:
     assert len(list(aged.sentences())) == 2
     spread = Spread.of([100.0])
     held = overload.Found({64: 100.0}, [OVERLOADED], [overload.Beside("nobody", spread, spread, 0, 0, 0)])
-    closed, open_, memory, beside = [table.rows for table in held.tables()]
+    closed, open_, uses, beside = [table.rows for table in held.tables()]
     assert closed == [["64", "100"]]
     assert open_ == [["10", "150", "90", "0.90", "60", "1,000"]]
-    assert memory == [["10", "p1", "1", "3", "2"]]
+    assert uses == [["10", "p1", "0.50", "1", "3", "2"]]
     assert beside == [["nobody", "100 (100..100)", "100 (100..100)", "0", "0", "0"]]
 
 
