@@ -1,8 +1,9 @@
 """`troth bench overload`: what happens when twice as much is wanted as can be done, and when a client does not listen.
 
-First the best rate of a closed loop is looked for. Then twice that is offered as an open loop, with each of several
-bounds of what the coordinator takes on at once. At last a client transfers beside one that offers a quarter of the best
-rate: one that reads its results, and one that never does.
+First the best level of a closed loop is looked for. A client then transfers beside one that offers a quarter of that
+rate: one that reads its results, and one that never does. At last twice the rate of the closed loop, measured anew just
+before, is offered as an open loop, with each of several bounds of what the coordinator takes on at once. Where the
+bound is below the best level, the closed loop keeps to the bound.
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ _KEPT_UP = 0.98
 """A client that sends less than this share of what it should has not kept up."""
 
 LEGEND = """\
-Offered, committed and refused are per second while it was offered; refusals are OVERLOADED and say that they may be
-tried again. Latency is that of what was committed, from the time at which it was due. Memory is what is resident: when
-the offer began, when all was answered, and the most in between; CPUs are those that were kept busy meanwhile. A client
-is held up when less is read from it than it would send. All rows were compared with what was answered; what was not
-read was asked for again, with the same ids.
+The closed loop is at its best level, just before; twice its rate is offered. Offered, committed and refused are per
+second while it was offered; refusals are OVERLOADED and say that they may be tried again. Latency is that of what was
+committed, from the time at which it was due. Memory is what is resident: when the offer began, when all was answered,
+and the most in between; CPUs are those that were kept busy meanwhile. A client is held up when less is read from it
+than it would send. All rows were compared with what was answered; what was not read was asked for again, with the same
+ids.
 """
 
 
@@ -76,6 +78,8 @@ class Overload(NamedTuple):
     """An open loop."""
 
     in_flight_max: int
+    closed_per_s: float
+    """Of a closed loop at the best level, just before."""
     wanted_per_s: float
     offered_per_s: float
     late_max_s: float
@@ -131,8 +135,12 @@ class Found:
     beside: list[Beside] = field(default_factory=list)
 
     @property
+    def best_level(self) -> int:
+        return max(self.closed, key=lambda level: self.closed[level])
+
+    @property
     def best_per_s(self) -> float:
-        return max(self.closed.values())
+        return self.closed[self.best_level]
 
     def as_json(self) -> Iterator[dict[str, Any]]:
         """One object for each part."""
@@ -143,12 +151,22 @@ class Found:
     def tables(self) -> list[Table]:
         """The same for people."""
         closed = [[str(level), f"{rate:,.0f}"] for level, rate in self.closed.items()]
-        offers = ("in flight max", "offered", "committed", "of best", "refused", "p50 ms", "p99 ms", "max ms")
+        offers = (
+            "in flight max",
+            "closed loop",
+            "offered",
+            "committed",
+            "of closed",
+            "refused",
+            "p50 ms",
+            "p99 ms",
+            "max ms",
+        )
         uses = ("in flight max", "process", "CPUs", "start MiB", "peak MiB", "end MiB")
         beside = ("beside", "tx/s", "p99 ms", "refused", "the other sent", "held up")
         return [
             Table("Closed loop", ("in flight", "tx/s"), closed),
-            Table("Open loop, at twice the best", offers, [_offer(each, self.best_per_s) for each in self.overloads]),
+            Table("Open loop, at twice the best", offers, [_offer(each) for each in self.overloads]),
             Table("Each process", uses, [cells for each in self.overloads for cells in _uses(each)]),
             Table(f"A client with {IN_FLIGHT} in flight", beside, [_beside(each) for each in self.beside]),
         ]
@@ -163,12 +181,13 @@ class Found:
                 )
 
 
-def _offer(found: Overload, best_per_s: float) -> list[str]:
+def _offer(found: Overload) -> list[str]:
     return [
         f"{found.in_flight_max:,}",
+        f"{found.closed_per_s:,.0f}",
         f"{found.offered_per_s:,.0f}",
         f"{found.committed_per_s:,.0f}",
-        f"{found.committed_per_s / best_per_s:.2f}",
+        f"{found.committed_per_s / found.closed_per_s:.2f}",
         f"{found.refused_per_s:,.0f}",
         *(f"{1000 * each:,.0f}" for each in found.latency_s.values()),
     ]
@@ -196,7 +215,8 @@ async def run(plan: Plan, folder: Path, tell: Tell) -> Found:
     for bound in plan.in_flight_max:
         settings = ("--in-flight-max", str(bound))
         async with started(folder / f"open-{bound}", plan.seed, settings=settings) as alone:
-            found.overloads.append(await _overloaded(alone, bound, FACTOR * found.best_per_s, plan.seconds))
+            closed_per_s = await alone.window(plan.search_s, min(found.best_level, bound))
+            found.overloads.append(await _overloaded(alone, bound, closed_per_s, plan.seconds))
             await alone.subject.verify()
         last = found.overloads[-1]
         tell(f"in_flight_max {bound:,}: {last.committed_per_s:,.0f} of {last.offered_per_s:,.0f} per second committed")
@@ -208,8 +228,8 @@ def _offered(alone: Alone, rate_per_s: float, seconds: float) -> Offer:
     return Offer(numbers, [alone.subject.branches(number) for number in numbers], rate_per_s)
 
 
-async def _overloaded(alone: Alone, bound: int, rate_per_s: float, seconds: float) -> Overload:
-    await alone.window(1.0, LEVELS[0])  # Warm, and memory as it is under a usual load.
+async def _overloaded(alone: Alone, bound: int, closed_per_s: float, seconds: float) -> Overload:
+    rate_per_s = FACTOR * closed_per_s
     offer = _offered(alone, rate_per_s, seconds)
     async with _channel(alone) as channel, _watched(alone) as watch:
         await offer.run(channel)
@@ -220,6 +240,7 @@ async def _overloaded(alone: Alone, bound: int, rate_per_s: float, seconds: floa
     latencies_s = sorted(offer.latencies_s)
     return Overload(
         in_flight_max=bound,
+        closed_per_s=closed_per_s,
         wanted_per_s=rate_per_s,
         offered_per_s=offer.offered_per_s,
         late_max_s=offer.late_max_s,
