@@ -461,24 +461,30 @@ class Coordinator(People, Views):
         return Answer.ABORTED if attempt.state is State.RECORDING_ABORT else Answer.PENDING
 
     def _look_up_question(self, number: int, participant: str, client: int) -> None:
+        """One look-up answers all who ask meanwhile; a participant that asks again waits already."""
         waiting = self._questions.setdefault(number, [])
-        waiting.append((participant, client))
-        if len(waiting) == 1:
+        if not waiting:
             self._out.append(LookUp(number))
+        if client or (participant, client) not in waiting:
+            waiting.append((participant, client))
 
     def _question_looked_up(self, number: int, entry: Entry | None) -> None:
         """Presumed abort: what the log does not hold is aborted, for participants only."""
         committed = entry is not None and entry.state is Outcome.COMMITTED
         answer = Answer.COMMITTED if committed else Answer.ABORTED
+        ready = False
         for who, client in self._questions.pop(number, []):
             if client < 0:
                 self._assigned_looked_up(who, entry)
             elif client:
                 self._out.append(Reply(client, answer))
             else:
-                self.lanes[who].unanswered.discard(number)
+                lane = self.lanes[who]
+                ready |= lane.unanswered == {number}
+                lane.unanswered.discard(number)
                 self._send(who, Answered(number, answer))
-        self._unpark()
+        if ready:  # looking at all that is parked for each answer would take longer than the next question
+            self._unpark()
 
     def _assigned_looked_up(self, id: str, entry: Entry | None) -> None:
         """`abort` of an id that was assigned: presumed abort never answers a client (rule 11). The number in it may be

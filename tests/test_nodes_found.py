@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
+
 import coordinator.events as ce
 import participant.events as pe
+from coordinator.node import Coordinator
 from coordinator.protocol import State
 from coordinator.settings import CoordinatorSettings
 from participant.asks import ASKS_MAX, Asks
 from participant.protocol import State as BranchState
 from participant.tables import Log
 from tests.world import COORDINATOR, LOG, Manual, add, branch, encoded, judge, look
-from troth.messages import Abort, Acknowledged, Commit, Mark, OnePhase, Peer, Prepare, Voted
-from troth.words import AttemptId, Outcome
+from troth.messages import Abort, Acknowledged, Commit, Mark, OnePhase, Peer, Prepare, Question, Voted
+from troth.words import AttemptId, Now, Outcome, number_of
 
 ADD = encoded(add(1))
 BOTH = (branch("a", add(1)), branch("b", add(1)))
@@ -332,3 +335,27 @@ def test_rule_7_another_outcome_for_a_branch_whose_true_outcome_was_learned_is_a
     world.feed("a", pe.Received(LOG, (Commit(number),)))
     assert [text for text in world.alarms if "now says COMMITTED" in text]
     assert world.participants["a"].logs[LOG].branches[number].state is BranchState.LEARNED
+
+
+def test_what_waits_for_a_lane_is_looked_at_once_and_not_for_every_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands in doubt and thousands that wait: with a look at all of these for each answer, the coordinator took
+    longer to answer than participants to ask again, and never came to an end."""
+    looks = 0
+    unpark = Coordinator._unpark
+
+    def counting(self: Coordinator) -> None:
+        nonlocal looks
+        looks += 1
+        unpark(self)
+
+    monkeypatch.setattr(Coordinator, "_unpark", counting)
+    node = Coordinator("log", 2, CoordinatorSettings(), {"a": "addr-a"}, ce.Recovered((), (), 0.0, ()))
+    node.start(Now(0.0, 0.0))
+    numbers = tuple(number_of(1, n) for n in range(1, 101))
+    node.step(ce.LaneOpened("a", "file", 7, "addr-a", numbers), Now(1.0, 1.0))
+    looks = 0
+    node.step(ce.Received("a", tuple(Question(n) for n in numbers)), Now(1.1, 1.1))  # asked again meanwhile
+    effects = [e for n in numbers for e in node.step(ce.LookedUp(n, None), Now(1.2, 1.2))]
+    answers = [effect.message for effect in effects if isinstance(effect, ce.Send)]
+    assert [answer.number for answer in answers] == list(numbers)
+    assert looks == 1
