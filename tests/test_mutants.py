@@ -11,7 +11,7 @@ import pytest
 from faults.simulator.runs import Size, run
 from tests.mutants import MUTANTS, mutated
 
-SEEDS_MAX = 400
+SEEDS_MAX = 1000
 SIZE = Size(100, (2, 3))
 
 SEEDS: dict[str, int] = {
@@ -19,7 +19,7 @@ SEEDS: dict[str, int] = {
     "an acknowledgement is sent before it is forced": 0,
     "a decision is told before it is forced": 0,
     "aborted after the decision was handed over": 25,
-    "a participant says aborted of what it does not know": 383,
+    "a participant says aborted of what it does not know": 884,
     "a participant says committed of what it does not know": 7,
     "a prepared participant aborts on timeout": 4,
     "the finished list is forgotten too early": 3,
