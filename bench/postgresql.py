@@ -16,6 +16,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -30,6 +31,13 @@ START_WITHIN_S, STOP_WITHIN_S = 30.0, 20.0
 _POLL_S = 0.02
 _DEBIAN = Path("/usr/lib/postgresql")
 _USERS = ("postgres", "nobody")
+_BECOME = """\
+import os, sys
+uid, gid, program = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+os.setgroups([]), os.setgid(gid), os.setuid(uid)
+os.execv(program, sys.argv[3:])
+"""
+"""Becomes a program as another user: its process id stays that of the child."""
 _STARTS = 3
 """Another process can take a free port before the server does."""
 
@@ -56,13 +64,13 @@ class PostgreSQL:
         assert found is not None, "ask `binaries` first"
         self._binaries = found
         self._settings = dict(settings or {})
-        self._as: dict[str, Any] = _unprivileged()
+        self._user = _unprivileged()
         self._popen: subprocess.Popen[bytes] | None = None
         self.folder = Path(tempfile.mkdtemp(prefix="troth-postgresql-"))
         self.port = 0
         self._log = self.folder / "log"
-        if self._as:
-            os.chown(self.folder, self._as["user"], self._as["group"])
+        if self._user is not None:
+            os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
 
     def __enter__(self) -> PostgreSQL:
         try:
@@ -100,7 +108,7 @@ class PostgreSQL:
     def make(self) -> None:
         """Makes the data folder. Raises PostgreSQLError."""
         arguments = ["-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
-        made = subprocess.run([self._binaries / "initdb", *arguments], capture_output=True, **self._child())
+        made = subprocess.run([*self._command("initdb"), *arguments], capture_output=True, **self._child())
         if made.returncode:
             raise PostgreSQLError(f"initdb ended with {made.returncode}: {made.stderr.decode(errors='replace')}")
 
@@ -121,7 +129,7 @@ class PostgreSQL:
         settings = [part for name, value in {**self._settings, **own}.items() for part in ("-c", f"{name}={value}")]
         with self._log.open("ab") as log:
             self._popen = subprocess.Popen(
-                [self._binaries / "postgres", "-D", "data", *settings],
+                [*self._command("postgres"), "-D", "data", *settings],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -131,7 +139,15 @@ class PostgreSQL:
 
     def _child(self) -> dict[str, Any]:
         env = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
-        return {"cwd": self.folder, "env": env, **self._as}
+        return {"cwd": self.folder, "env": env}
+
+    def _command(self, name: str) -> list[str]:
+        """One of the programs, as the user whose folder this is. Not by `subprocess`'s own `user`: for that it forks,
+        and gRPC's threads, begun again in the child, were seen to crash it before it became the program."""
+        program = str(self._binaries / name)
+        if self._user is None:
+            return [program]
+        return [sys.executable, "-c", _BECOME, str(self._user.pw_uid), str(self._user.pw_gid), program]
 
     def _ready(self) -> bool:
         """Whether it takes connections; waits until that is known. The server itself says so, in the eighth line of
@@ -167,14 +183,13 @@ class PostgreSQL:
             shutil.rmtree(self.folder)
 
 
-def _unprivileged() -> dict[str, Any]:
-    """How a child is started so that it is not root; empty when we are not."""
+def _unprivileged() -> pwd.struct_passwd | None:
+    """As whom a child is started so that it is not root; None when we are not."""
     if os.geteuid():
-        return {}
+        return None
     for name in _USERS:
         try:
-            user = pwd.getpwnam(name)
+            return pwd.getpwnam(name)
         except KeyError:
             continue
-        return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
     raise PostgreSQLError(f"PostgreSQL does not run as root, and there is no user {' or '.join(_USERS)}")
