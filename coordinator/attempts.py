@@ -294,8 +294,6 @@ class Attempts(Base):
         self.done[sub.id] = Done(
             sub.id, outcome, why, attempt.number, tuple(attempt.parts), sub.submitted_at, ended_at, sub.steps
         )
-        while len(self.done) > self.settings.finished_kept:
-            self.done.popitem(last=False)
         self._forget(sub)
 
     def _reply_committed(self, attempt: Attempt, waiter: Waiter, *, applied: bool) -> None:

@@ -148,7 +148,7 @@ class Recovered(NamedTuple):
     horizon: float
     known: tuple[tuple[str, str], ...]
     """Participant names and the file identities last seen under them."""
-    newest: str = ""
+    newest: str
     """The greatest UUIDv7 among the ids that the log holds; empty without one."""
 
 

@@ -77,12 +77,14 @@ class Coordinator(People, Views):
         for entry in sorted(self._recovered.open):
             self._take_up(entry)
         self._later(self.settings.expire_interval_s, Due.EXPIRE, 0)
-        self._recovered = Recovered((), (), self.horizon, ())
+        self._recovered = Recovered((), (), self.horizon, (), "")
         return self._effects()
 
     def step(self, event: Event, now: Now) -> list[Effect]:
         """One event in, its effects out, in order."""
         self._now = now
+        while len(self.done) > self.settings.finished_kept:  # not where they end: who watches is told after the step
+            self.done.popitem(last=False)
         _EVENTS[type(event)](self, event)
         return self._effects()
 

@@ -4,7 +4,8 @@ UUIDv7 texts sort by their time. Every id of that form that the log holds, or th
 `_low` or is kept here: so an id above `_low` that is not kept was never seen. That is said of nearly every id that a
 client has just made; an id that comes again, comes late, or has another form is looked up.
 
-A client whose clock is far ahead moves `_low` there in time, and costs look-ups, nothing else.
+An id of a client whose clock is far ahead moves `_low` there in time, for as long as the log holds it: then every id is
+looked up, which costs what it costs and breaks nothing.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -182,6 +183,25 @@ def test_a_failed_log_stops_everything_and_nothing_is_told(tmp_path: Path) -> No
         assert not found.done()
 
     drive(tmp_path, {"bad": [Put(1, "fail")]}, work)
+
+
+def test_what_nobody_waits_for_any_more_may_fail(tmp_path: Path) -> None:
+    """Else asyncio reports an exception that was never retrieved, for a client that is gone."""
+
+    def refused() -> None:
+        raise ValueError("refused")
+
+    async def work(engine: Scripted, node: Script) -> None:
+        said: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: said.append(context))
+        engine.in_writer(refused).cancel()
+        with pytest.raises(ValueError, match="refused"):
+            await engine.in_writer(refused)
+        gc.collect()
+        await asyncio.sleep(0)
+        assert not said
+
+    drive(tmp_path, {}, work)
 
 
 def test_an_error_in_a_step_stops_everything(tmp_path: Path) -> None:

@@ -349,7 +349,7 @@ def test_what_waits_for_a_lane_is_looked_at_once_and_not_for_every_answer(monkey
         unpark(self)
 
     monkeypatch.setattr(Coordinator, "_unpark", counting)
-    node = Coordinator("log", 2, CoordinatorSettings(), {"a": "addr-a"}, ce.Recovered((), (), 0.0, ()))
+    node = Coordinator("log", 2, CoordinatorSettings(), {"a": "addr-a"}, ce.Recovered((), (), 0.0, (), ""))
     node.start(Now(0.0, 0.0))
     numbers = tuple(number_of(1, n) for n in range(1, 101))
     node.step(ce.LaneOpened("a", "file", 7, "addr-a", numbers), Now(1.0, 1.0))
@@ -359,3 +359,23 @@ def test_what_waits_for_a_lane_is_looked_at_once_and_not_for_every_answer(monkey
     answers = [effect.message for effect in effects if isinstance(effect, ce.Send)]
     assert [answer.number for answer in answers] == list(numbers)
     assert looks == 1
+
+
+def test_who_watches_is_told_all_of_what_ends_in_one_step() -> None:
+    """More may end with one flush than are kept: they go with the next step, not before they were told of."""
+    recovered, settings = ce.Recovered((), (), 0.0, (), ""), CoordinatorSettings(finished_kept=2)
+    node, now = Coordinator("log", 2, settings, {"a": "addr-a"}, recovered), Now(1.0, 1.0)
+    node.start(now)
+    node.step(ce.LaneOpened("a", "file", 7, "addr-a", ()), now)
+    ids, upto = [f"id-{n}" for n in range(5)], 0
+    for client, id in enumerate(ids, 1):
+        fence = [effect for effect in node.step(ce.AbortAsked(client, id), now) if isinstance(effect, ce.LookUp)]
+        assert fence == [ce.LookUp(id)]
+        (asked,) = [effect for effect in node.step(ce.LookedUp(id, None), now) if isinstance(effect, ce.Decide)]
+        (written,) = [effect for effect in node.step(ce.Decided(*asked), now) if isinstance(effect, ce.Append)]
+        upto = written.n
+    told = [effect.id for effect in node.step(ce.Durable(upto), now) if isinstance(effect, ce.Closed)]
+    assert told == ids
+    assert all(node.describe(id, now) is not None for id in ids)
+    node.step(ce.Ticked(), now)
+    assert [id for id in ids if node.describe(id, now) is not None] == ids[-2:]

@@ -426,3 +426,8 @@ def test_a_custom_operation_carries_its_body_as_json() -> None:
 def test_a_blob_is_written_as_sqlite_utils_writes_it() -> None:
     encoded = base64.b64encode(b"\0\xff").decode()
     assert value_to_json(Value(blob=b"\0\xff")) == {"$base64": True, "encoded": encoded}
+
+
+@pytest.mark.parametrize("key", [b"ab", bytearray(b"ab"), memoryview(b"ab")])
+def test_bytes_of_any_kind_are_one_value_of_a_key(key: Any) -> None:
+    assert [part.blob for part in operations.read("t", key).key] == [b"ab"]

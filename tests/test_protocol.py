@@ -77,7 +77,7 @@ ATTEMPT_ARGUMENTS = {cp.Input.ABORT_ASKED: Waiter(9, False, 20.0)}
 
 
 def coordinator_in(state: cp.State) -> tuple[Coordinator, Attempt]:
-    node = Coordinator(LOG, 1, CoordinatorSettings(), {"a": "addr-a"}, ce.Recovered((), (), 0.0, ()))
+    node = Coordinator(LOG, 1, CoordinatorSettings(), {"a": "addr-a"}, ce.Recovered((), (), 0.0, (), ""))
     node.start(NOW)
     branch = ce.Branch("a", WORK, False, False, 1)
     sub = Open("id-1", chosen=True, digest=b"d", branches=(branch,), now=NOW)

@@ -30,6 +30,9 @@ class _Unset:
 
 UNSET: Final = _Unset()
 
+_BYTES_OR_TEXT = (str, bytes, bytearray, memoryview)
+"""Sequences that are one value."""
+
 
 def insert(table: str, key: Key, values: Mapping[str, Scalar] | None = None) -> Operation:
     """Adds a row; NO when the key is there. Key columns need not be repeated in `values`; if they are, they agree."""
@@ -163,10 +166,10 @@ def key_values(key: Key) -> list[Value]:
 
 
 def _key_parts(key: Key) -> Sequence[Scalar]:
-    parts = key if isinstance(key, Sequence) and not isinstance(key, str | bytes) else (key,)
+    parts: Sequence[Any] = key if isinstance(key, Sequence) and not isinstance(key, _BYTES_OR_TEXT) else (key,)
     if not parts:
         raise BadInput("a key has at least one value")
-    if None in parts:
+    if any(part is None for part in parts):
         raise BadInput("a key is never NULL")
     return parts
 

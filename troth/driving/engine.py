@@ -196,20 +196,21 @@ class Engine(ABC, Generic[E, F, J, R]):
             self.writer.put_many(jobs)
 
     def in_writer(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Runs `work` in the writer thread, behind everything queued; done when all that it saw is durable. It is never
-        done when the log fails: who waits is cut off with the process, as one who waits for a reply is."""
+        """Runs `work` in the writer thread, behind everything queued; done when all that it saw is durable. Cancelled,
+        it runs all the same. It is never done when the log fails: who waits is cut off with the process, as one who
+        waits for a reply is."""
         self.hand_over()
         found = asyncio.wrap_future(self.writer.call(lambda _: work()), loop=self._loop)
         answer: asyncio.Future[T] = self._loop.create_future()
 
         def take(_: asyncio.Future[T]) -> None:
-            if answer.done():
-                return
             error = found.exception()
-            if error is None:
-                answer.set_result(found.result())
-            elif isinstance(error, LogFailed):
+            if isinstance(error, LogFailed):
                 self.fail(error)
+            elif answer.done():
+                return
+            elif error is None:
+                answer.set_result(found.result())
             else:
                 answer.set_exception(error)
 
