@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -136,6 +137,7 @@ def command(
     findings = _Findings(as_json)
     try:
         with (
+            _interrupted_between(findings),
             _running(control, start_now=pid is None),
             runner.connected(address, name, control, host=host, within_s=within, quiet_s=quiet) as target,
         ):
@@ -149,6 +151,22 @@ def command(
         sys.exit(EXIT_CANNOT)
     findings.show()
     sys.exit(EXIT_VIOLATED if findings.count[Result.VIOLATED] else 0)
+
+
+@contextmanager
+def _interrupted_between(findings: _Findings) -> Iterator[None]:
+    """The first Ctrl-C counts when the check under way has ended, the second at once: a KeyboardInterrupt in the middle
+    of gRPC may be lost there, or leave a lock of it held."""
+
+    def note(number: int, frame: object) -> None:
+        findings.interrupted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _chosen(only: Sequence[str]) -> list[Check]:
@@ -213,14 +231,18 @@ class _Findings:
         self._as_json = as_json
         self._found: list[Finding] = []
         self.count: Counter[Result] = Counter()
+        self.interrupted = False
 
     def add(self, finding: Finding) -> None:
+        """Raises KeyboardInterrupt when there was one meanwhile."""
         self._found.append(finding)
         self.count[finding.result] += 1
         if self._as_json:
             say_json(finding.as_json())
         elif sys.stderr.isatty():
             click.echo(f"\r\x1b[K{len(self._found)}: {finding.check.name}", err=True, nl=False)
+        if self.interrupted:
+            raise KeyboardInterrupt
 
     def show(self) -> None:
         """In the order of the rules, as they are numbered."""
