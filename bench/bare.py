@@ -24,7 +24,8 @@ import click
 import grpc
 import grpc.aio
 
-from troth.process import Ready, serve
+from bench.serving import Handlers, serving
+from troth.process import serve
 
 NUMBER_BYTES = 8
 _METHOD = "Open"
@@ -124,30 +125,16 @@ def _handler(step: Step) -> grpc.RpcMethodHandler[bytes, bytes]:
     return handler
 
 
-async def _serving(made: Callable[[], Step], listen: str, ready: Ready) -> None:
-    """Until cancelled. What serves is made here: gRPC's channels belong to the loop that runs."""
-    server = grpc.aio.server()
-    handlers = {_METHOD: _handler(made())}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
-    server.add_insecure_port(listen)
-    await server.start()
-    ready(listen)
-    try:
-        await server.wait_for_termination()
-    finally:
-        await server.stop(None)
-
-
 @click.command()
 @click.argument("role", type=click.Choice(["coordinator", "participant"]))
 @click.option("--data", type=click.Path(path_type=Path), required=True)
 @click.option("--listen", required=True)
 @click.option("--participant", "participants", multiple=True)
 def main(role: str, data: Path, listen: str, participants: Sequence[str]) -> None:
-    def made() -> Step:
-        return participant(data) if role == "participant" else coordinator(data, participants)
+    def handlers() -> Handlers:
+        return {_METHOD: _handler(participant(data) if role == "participant" else coordinator(data, participants))}
 
-    sys.exit(serve(lambda ready: _serving(made, listen, ready)))
+    sys.exit(serve(lambda ready: serving(_SERVICE, handlers, listen, ready)))
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ import click
 import grpc
 import grpc.aio
 
+from bench.serving import Handlers, serving
 from bench.workloads import COLUMNS, schema
-from troth.process import Ready, serve
+from troth.process import serve
 
 LOCK_TIMEOUT_S = 1.0
 SERVICE = "unary"
@@ -228,30 +229,17 @@ def _handler(call: Call) -> grpc.RpcMethodHandler[bytes, bytes]:
     return grpc.unary_unary_rpc_method_handler(handle)
 
 
-async def _serving(calls: Callable[[], Mapping[str, Call]], listen: str, ready: Ready) -> None:
-    """Until cancelled. What serves is made here: gRPC's channels belong to the loop that runs."""
-    server = grpc.aio.server(options=_OPTIONS)
-    handlers = {name: _handler(call) for name, call in calls().items()}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-    server.add_insecure_port(listen)
-    await server.start()
-    ready(listen)
-    try:
-        await server.wait_for_termination()
-    finally:
-        await server.stop(None)
-
-
 @click.command()
 @click.argument("role", type=click.Choice(["coordinator", "participant"]))
 @click.option("--data", type=click.Path(path_type=Path), required=True)
 @click.option("--listen", required=True)
 @click.option("--participant", "participants", multiple=True)
 def main(role: str, data: Path, listen: str, participants: Sequence[str]) -> None:
-    def calls() -> Mapping[str, Call]:
-        return Participant(data).calls() if role == "participant" else Coordinator(data, participants).calls()
+    def handlers() -> Handlers:
+        node = Participant(data) if role == "participant" else Coordinator(data, participants)
+        return {name: _handler(call) for name, call in node.calls().items()}
 
-    sys.exit(serve(lambda ready: _serving(calls, listen, ready)))
+    sys.exit(serve(lambda ready: serving(SERVICE, handlers, listen, ready, _OPTIONS)))
 
 
 if __name__ == "__main__":
