@@ -1,0 +1,116 @@
+"""What a participant guards outside of its own file: a server with a prepare of its own (PostgreSQL, MariaDB).
+
+The vote log stays the participant's SQLite file; the data are the server's. A vote is YES only when both hold it: first
+the server has prepared the branch, durably, then the prepared record is forced here. A commit goes the same way round:
+first the server, then the record, then the acknowledgement. Whatever dies between the two, the server is asked at the
+next start, for it remembers which branches are prepared and, in a table written in the same transaction as the work,
+which have committed: that a branch is not known there is so never ambiguous.
+
+    prepare   server: prepared           -> record: prepared -> YES
+    commit    server: committed          -> record: committed -> acknowledged
+    run       server: committed at once  -> record: committed -> told (rule 13)
+    abort     server: rolled back        -> record: aborted, lazy
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from participant.resources import Plan, Prepared
+from troth.messages import Mark
+from troth.v1 import participant_pb2, types_pb2
+from troth.words import AttemptId, Outcome
+
+
+class ResourceRefused(Exception):
+    """The server cannot be guarded as it is: one sentence that says what was found and what to change."""
+
+
+class EndedElsewhere(Exception):
+    """Somebody ended a prepared branch behind the participant's back, otherwise than its coordinator says."""
+
+    def __init__(self, attempt: AttemptId, found: Outcome) -> None:
+        super().__init__(f"{attempt} was ended as {found.name} at the server, not by this participant")
+        self.found = found
+
+
+class Stray(NamedTuple):
+    """A branch that the server has prepared for a participant file that is not this one; never touched from here."""
+
+    name: str
+    """As the server lists it."""
+    age_s: float
+
+
+class Survey(NamedTuple):
+    """What the server holds of this participant's branches, at one moment."""
+
+    prepared: frozenset[AttemptId]
+    """Prepared and not ended."""
+    committed: frozenset[AttemptId]
+    """Remembered as committed; all since the last `forget`."""
+    strays: tuple[Stray, ...]
+
+
+class OutsideResource(ABC):
+    """The contract. All methods but `plan` and `tables` are called on the event loop and may run side by side, one at a
+    time for each attempt; none of them is cancelled before it returns.
+
+    Waiting is bounded: a lock that the server makes a branch wait for is given up after the participant's
+    `lock_timeout_s`, with a retryable No. A server that cannot be reached is a retryable No for `prepare`; `run`,
+    `commit`, `abort` and `survey` wait until it can be, as their outcome must be known."""
+
+    @abstractmethod
+    async def open(self, identity: str) -> None:
+        """Connects for the participant file of that identity and waits until no earlier incarnation of it is at work at
+        the server any more (its backends may outlive a killed participant, and finish what they were told).
+
+        Raises ResourceRefused."""
+
+    @abstractmethod
+    async def survey(self) -> Survey:
+        """Called at start after `open`, and from time to time: what is prepared, committed, strange."""
+
+    @abstractmethod
+    def plan(self, operations: bytes) -> Plan:
+        """As `participant.resources.Resource.plan`. Locks here keep branches that want the same row from waiting
+        inside the server, where each would hold a connection; what other programs and constraints make wait there, the
+        server's own locks do. Without escrow: every change of a row is exclusive. Raises No."""
+
+    @abstractmethod
+    async def prepare(self, attempt: AttemptId, plan: Plan) -> Prepared:
+        """Runs the branch at the server and prepares it there, durably, by the server's own word; a read-only plan is
+        only run, and leaves nothing. Nothing of it is visible to others before `commit`, which must then succeed in
+        whatever incarnation. Raises No, and then nothing of the branch is left, or ever comes to be, at the server."""
+
+    @abstractmethod
+    async def run(self, attempt: AttemptId, plan: Plan) -> Prepared:
+        """Runs and commits the branch in one step (rule 13), remembering it as committed. Raises No, and then nothing
+        of it was, or ever will be, committed."""
+
+    @abstractmethod
+    async def commit(self, attempt: AttemptId) -> None:
+        """Commits a prepared branch; nothing when it is committed already. Raises EndedElsewhere when it was rolled
+        back."""
+
+    @abstractmethod
+    async def abort(self, attempt: AttemptId) -> None:
+        """Rolls back what `prepare` left, if anything. Raises EndedElsewhere when it is committed."""
+
+    @abstractmethod
+    async def forget(self, log: str, mark: Mark) -> None:
+        """Drops what is remembered as committed of attempts of that coordinator log below the mark."""
+
+    @abstractmethod
+    async def read_row(self, table: str, key: Sequence[types_pb2.Value]) -> types_pb2.Row:
+        """One row as committed now, without waiting for locks. Raises No."""
+
+    @abstractmethod
+    def tables(self) -> list[participant_pb2.TableStatus]:
+        """Every table, served or not with the reason, by name."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Lets the connections go. What is prepared stays."""
