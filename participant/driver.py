@@ -22,11 +22,13 @@ from participant.events import (
     Alarm,
     AskCoordinator,
     AskPeer,
+    Carry,
     CoordinatorAnswered,
     Denied,
     Effect,
     Event,
     Flushed,
+    Forget,
     Hello,
     Job,
     LaneLost,
@@ -43,7 +45,9 @@ from participant.events import (
     Write,
 )
 from participant.node import Participant
-from participant.opening import Opened, open_file
+from participant.opening import Opened, open_file, open_outside
+from participant.outside import CARRIED, Outside
+from participant.resources.outside import OutsideResource
 from participant.settings import ParticipantSettings
 from troth import failpoints
 from troth.driving import wire
@@ -67,6 +71,7 @@ FAILPOINTS = failpoints.points(
     sends=get_args(ToCoordinator),
     receives=get_args(ToParticipant),
     writes=get_args(Job),
+    carries=CARRIED,
     asks=(AskCoordinator, AskPeer),
     answers=(CoordinatorAnswered, PeerAnswered),
     serves=(Received, PeerAsked, ResolveAsked),
@@ -85,21 +90,27 @@ async def serve(
     adopt: bool,
     history: bool,
     settings: ParticipantSettings,
+    resource: OutsideResource | None = None,
     ready: Callable[[str], None] | None = None,
 ) -> None:
     """Runs one participant until cancelled.
 
     `data` is its file, `schema` SQL for a new one, `adopt` takes an existing database, `history` keeps what each
-    committed branch did; `ready` is called once with the bound address when the locks are taken again and health is
-    SERVING. Raises LogRefused or LogHeld (`troth.log`), CannotListen; LogFailed when the file failed, after which
-    nothing was sent."""
-    opened = await asyncio.to_thread(open_file, data, name, schema=schema, adopt=adopt, history=history)
+    committed branch did; `resource` holds the data when they are not in that file. `ready` is called once with the
+    bound address when the locks are taken again and health is SERVING. Raises LogRefused or LogHeld (`troth.log`),
+    ResourceRefused, CannotListen; LogFailed when the file failed, after which nothing was sent."""
+    if resource is not None:
+        opened = await open_outside(data, name, resource, history=history)
+    else:
+        opened = await asyncio.to_thread(open_file, data, name, schema=schema, adopt=adopt, history=history)
     try:
         driver = Driver(opened, settings)
         server = Server(listen, service.services(driver))
         driver.address = advertise or server.address
         await driver.run(server, ready)
     finally:
+        if resource is not None:
+            await resource.close()
         await asyncio.to_thread(opened.file.close)
 
 
@@ -141,6 +152,7 @@ class Driver(Engine[Event, Effect, Job, Tried | Denied]):
             settings,
             opened.resource.plan,
             opened.recovered,
+            outside=isinstance(opened.resource, OutsideResource),
         )
         self.address = ""
         """Where peers reach this participant."""
@@ -149,6 +161,9 @@ class Driver(Engine[Event, Effect, Job, Tried | Denied]):
         self._lane_numbers = itertools.count(1)
         self._channels: dict[str, grpc.aio.Channel] = {}
         super().__init__(self.node, opened.file, opened.votes.write)
+        self._outside: Outside | None = None
+        if isinstance(opened.resource, OutsideResource):
+            self._outside = Outside(self, opened.resource)
 
     # What an engine asks of its driver.
 
@@ -156,6 +171,7 @@ class Driver(Engine[Event, Effect, Job, Tried | Denied]):
         return {
             Hello: self._hello,
             Write: self._write,
+            Carry: self._carry,
             Send: self._send,
             Reply: self._reply,
             AskCoordinator: self._ask_coordinator,
@@ -171,7 +187,9 @@ class Driver(Engine[Event, Effect, Job, Tried | Denied]):
         yield Flushed(upto, tuple(results))
 
     def began(self, address: str) -> None:
-        """Nothing runs beside the server: coordinators dial."""
+        """Coordinators dial; nothing runs beside the server but a look at the data outside from time to time."""
+        if self._outside is not None:
+            self.own(self._outside.watch())
 
     async def drain(self) -> None:
         """Nothing is waited for: what is open ends when the coordinator dials again."""
@@ -193,6 +211,12 @@ class Driver(Engine[Event, Effect, Job, Tried | Denied]):
 
     def _write(self, effect: Write) -> None:
         self.queue(effect)
+        if self._outside is not None and isinstance(effect.job, Forget):
+            self.own(self._outside.forget(effect.job))
+
+    def _carry(self, effect: Carry) -> None:
+        assert self._outside is not None
+        self._outside.carry(effect)
 
     def _send(self, effect: Send) -> None:
         lane = self._lanes.get(effect.log)

@@ -26,6 +26,8 @@ class Try(NamedTuple):
     peers: tuple[Peer, ...]
     at: float
     """Wall time, for people."""
+    tried: Tried | None = None
+    """What a resource outside the file found, which has prepared the branch: only its record is to be written."""
 
 
 class RunAlone(NamedTuple):
@@ -35,6 +37,8 @@ class RunAlone(NamedTuple):
     operations: bytes
     plan: Plan
     at: float
+    tried: Tried | None = None
+    """What a resource outside the file found, which has committed the branch."""
 
 
 class Apply(NamedTuple):
@@ -75,6 +79,17 @@ class Learn(NamedTuple):
     at: float
 
 
+class Contradict(NamedTuple):
+    """A branch turned out to be ended otherwise than its coordinator says, by somebody at the server that holds its
+    data: keep it as heuristic, with both. No result."""
+
+    attempt: AttemptId
+    operations: bytes
+    done: Outcome
+    known: Outcome
+    at: float
+
+
 class Forget(NamedTuple):
     """Keep this mark (already the union of all) for the log and drop remembered attempts below it. No result."""
 
@@ -89,7 +104,10 @@ class Note(NamedTuple):
     address: str
 
 
-Job = Try | RunAlone | Apply | Undo | Resolve | Learn | Forget | Note
+BranchJob = Try | RunAlone | Apply | Undo | Resolve | Learn | Contradict
+"""Jobs of one branch: those that a resource outside the file has a part in."""
+
+Job = BranchJob | Forget | Note
 
 
 class Tried(NamedTuple):
@@ -106,6 +124,12 @@ class Denied(NamedTuple):
 
 
 JobResult = Tried | Denied | None
+
+
+class Ended(NamedTuple):
+    """A resource outside the file cannot end a branch as it was told: somebody has ended it there, in this way."""
+
+    found: Outcome
 
 
 # What is found at start.
@@ -177,6 +201,21 @@ class Flushed(NamedTuple):
     results: tuple[tuple[int, Tried | Denied], ...]
 
 
+class Carried(NamedTuple):
+    """The resource outside the file has done its part of job `n` (`Carry`)."""
+
+    n: int
+    result: Tried | Denied | Ended | None
+    """Tried or Denied of a trial; Ended of an end that contradicts another one; else None."""
+
+
+class FoundEnded(NamedTuple):
+    """A prepared branch is not prepared any more at the server that holds its data: somebody ended it there."""
+
+    attempt: AttemptId
+    outcome: Outcome
+
+
 class CoordinatorAnswered(NamedTuple):
     """What the coordinator's Inquiries service said; None when it did not answer."""
 
@@ -215,7 +254,17 @@ class Ticked(NamedTuple):
 
 
 Event = (
-    LaneOpened | LaneLost | Received | Flushed | CoordinatorAnswered | PeerAnswered | PeerAsked | ResolveAsked | Ticked
+    LaneOpened
+    | LaneLost
+    | Received
+    | Flushed
+    | Carried
+    | FoundEnded
+    | CoordinatorAnswered
+    | PeerAnswered
+    | PeerAsked
+    | ResolveAsked
+    | Ticked
 )
 
 
@@ -235,6 +284,14 @@ class Write(NamedTuple):
     n: int
     job: Job
     forced: bool
+
+
+class Carry(NamedTuple):
+    """Have the resource outside the file do its part of this job, behind its part of every earlier job of the same
+    attempt; `Carried` says when. Its record is queued only then."""
+
+    n: int
+    job: BranchJob
 
 
 class Send(NamedTuple):
@@ -283,4 +340,4 @@ class Alarm(NamedTuple):
     message: str
 
 
-Effect = Hello | Write | Send | Reply | AskCoordinator | AskPeer | WakeAt | Alarm
+Effect = Hello | Write | Carry | Send | Reply | AskCoordinator | AskPeer | WakeAt | Alarm

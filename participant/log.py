@@ -16,6 +16,7 @@ from typing import Any
 
 from participant.events import (
     Apply,
+    Contradict,
     Denied,
     Forget,
     Found,
@@ -31,7 +32,8 @@ from participant.events import (
     Undo,
 )
 from participant.resources import No, Plan, Prepared, Resource
-from troth.log import LogFailed, LogFile
+from participant.resources.outside import Survey
+from troth.log import LogFailed, LogFile, LogRefused
 from troth.messages import Mark, Peer
 from troth.words import AttemptId, Outcome
 
@@ -102,6 +104,7 @@ class VoteLog:
             Undo: self._undo,
             Resolve: self._resolve,
             Learn: self._learn,
+            Contradict: self._contradict,
             Forget: self._forget,
             Note: self._note,
         }
@@ -121,10 +124,12 @@ class VoteLog:
     # The jobs.
 
     def _try(self, job: Try) -> Tried | Denied:
-        before = self._connection.total_changes
-        result = self._trial(self._resource.prepare, job.attempt, job.plan)
-        # Whatever the resource changed in this file, it rolled back: that alone is no reason to flush.
-        self._file.undone += self._connection.total_changes - before
+        result: Tried | Denied | None = job.tried
+        if result is None:
+            before = self._connection.total_changes
+            result = self._trial(self._resource.prepare, job.attempt, job.plan)
+            # Whatever the resource changed in this file, it rolled back: that alone is no reason to flush.
+            self._file.undone += self._connection.total_changes - before
         if isinstance(result, Tried) and not job.read_only:
             key = self._key(job.attempt)
             self._pending.prepared[key] = (*key, job.operations, _peers_text(job.peers), job.at)
@@ -132,7 +137,7 @@ class VoteLog:
 
     def _run_alone(self, job: RunAlone) -> Tried | Denied:
         before = self._connection.total_changes
-        result = self._trial(self._resource.run, job.attempt, job.plan)
+        result = job.tried if job.tried is not None else self._trial(self._resource.run, job.attempt, job.plan)
         if isinstance(result, Denied):
             self._file.undone += self._connection.total_changes - before
         else:
@@ -191,6 +196,17 @@ class VoteLog:
             (int(job.outcome), *self._key(job.attempt)),
         )
         self._audit(job.at, job.attempt, f"the true outcome is {job.outcome.name}", "")
+
+    def _contradict(self, job: Contradict) -> None:
+        self._store_pending()
+        key = self._key(job.attempt)
+        row = self._connection.execute("SELECT peers FROM troth_prepared WHERE log = ? AND number = ?", key).fetchone()
+        self._pending.dropped.append(key)
+        self._connection.execute(
+            "INSERT INTO troth_heuristic VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (*key, int(job.done), int(job.known), row[0] if row else "[]", job.operations, job.at),
+        )
+        self._audit(job.at, job.attempt, f"found as {job.done.name} at the server, and is {job.known.name}", "")
 
     def _forget(self, job: Forget) -> None:
         self._store_pending()
@@ -292,6 +308,36 @@ class VoteLog:
             ),
             addresses=tuple(execute("SELECT identity, address FROM troth_logs WHERE address <> '' ORDER BY log")),
         )
+
+    def merge(self, survey: Survey, at: float) -> None:
+        """Takes up what a resource outside the file holds and this log does not, in a transaction of the caller: the
+        process, or the server, died between the server's part of a job and its record.
+
+        A branch that is only prepared was never voted for, or this file is a copy from before: it is in doubt, and its
+        coordinator knows. One that is only committed was one-phase. Raises LogRefused when the server does not
+        remember what this log knows to be committed there."""
+        execute = self._connection.execute
+        prepared = set(execute("SELECT log, number FROM troth_prepared"))
+        ended = {(log, number): outcome for log, number, outcome in execute("SELECT * FROM troth_finished")}
+        by_hand = set(execute("SELECT log, number FROM troth_heuristic"))
+        committed = {self._key(attempt): operations for attempt, operations in survey.committed.items()}
+        held = {self._key(attempt) for attempt in survey.prepared}
+        lost = [key for key, outcome in ended.items() if outcome == Outcome.COMMITTED and key not in committed]
+        lost += sorted(held & (ended.keys() | by_hand))
+        if lost:
+            raise LogRefused(
+                f"{self._file.path} knows how {len(lost)} branches ended, among them number {lost[0][1]}, and the "
+                f"server does not: its data were restored from an older copy"
+            )
+        for key in sorted(held - prepared):
+            self._pending.prepared[key] = (*key, b"", "[]", at)
+        marks = {log: (low, json.loads(excepted)) for log, low, excepted in execute("SELECT * FROM troth_marks")}
+        for key in sorted(committed.keys() - prepared - ended.keys() - by_hand):
+            low, excepted = marks.get(key[0], (0, []))
+            if key[1] >= low or key[1] in excepted:
+                self._applied(key, committed[key], at)
+                self._finish(key, Outcome.COMMITTED)
+        self._store_pending()
 
     def _found(self, records: list[tuple[Any, ...]]) -> tuple[Found, ...]:
         self._file.begin()

@@ -6,6 +6,9 @@ writer, messages. The driver (and the simulator) carry the effects out.
 
 Invariants: a branch is in the lock table from its arrival until the job that ends it is queued. Whatever promises
 something (a YES, an acknowledgement, an answer given for a peer) leaves from `_flushed`, after its job is durable.
+
+With a resource outside the file (`resources/outside.py`) a branch's job is carried out there first and queued then
+(`_job`, `_carried`), so its locks are kept until the server has ended it.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from participant.asks import Ask, Asks
 from participant.events import (
@@ -21,12 +24,18 @@ from participant.events import (
     Apply,
     AskCoordinator,
     AskPeer,
+    BranchJob,
+    Carried,
+    Carry,
+    Contradict,
     CoordinatorAnswered,
     Denied,
     Effect,
+    Ended,
     Event,
     Flushed,
     Forget,
+    FoundEnded,
     Hello,
     Job,
     LaneLost,
@@ -88,8 +97,24 @@ TELLING = frozenset({State.WAITING, State.TRYING, State.RUNNING, State.COMMITTIN
 """States that end in a vote or an acknowledgement: single calls wait for it."""
 
 
+class Ending(NamedTuple):
+    """A job of a branch, and what follows it."""
+
+    job: BranchJob
+    branch: Branch
+    forced: bool
+    counted: bool = True
+    """False for a trial: it is counted when it has left a record."""
+    moves: bool = True
+    """The branch moves when the record is durable."""
+    caller: int | None = None
+    """Who hears of it then."""
+    applied: bool | None = None
+    """The job ends the branch: its locks go as it is queued, with its adds in effect or not."""
+
+
 class Participant(Views):
-    """The node. `plan` is the resource's pure planner."""
+    """The node. `plan` is the resource's pure planner; `outside` says that the data are not in the vote log's file."""
 
     def __init__(
         self,
@@ -99,6 +124,8 @@ class Participant(Views):
         settings: ParticipantSettings,
         plan: Callable[[bytes], Plan],
         recovered: Recovered,
+        *,
+        outside: bool = False,
     ) -> None:
         self.name = name
         self.identity = identity
@@ -109,6 +136,9 @@ class Participant(Views):
         self.forced = 0
         self.lazy = 0
         self._plan = plan
+        self._outside = outside
+        self._carrying: dict[int, Ending] = {}
+        self._carries = 0
         self._recovered = recovered
         self._out: list[Effect] = []
         self._todo: deque[tuple[Branch, Input, Any]] = deque()
@@ -339,6 +369,38 @@ class Participant(Views):
         given = Input.RESOLVE_COMMIT if event.outcome is Outcome.COMMITTED else Input.RESOLVE_ABORT
         self._move(branch, given, event)
 
+    def _found_ended(self, event: FoundEnded) -> None:
+        """Somebody has resolved the branch at the server, so it is one that a person resolved (rule 12)."""
+        branch = self._log(event.attempt.log).branches.get(event.attempt.number)
+        if branch is None or branch.state is not State.PREPARED:
+            return
+        self._alarm(f"rule 12: {event.attempt} was ended as {event.outcome.name} at the server, not by {self.name}")
+        given = Input.RESOLVE_COMMIT if event.outcome is Outcome.COMMITTED else Input.RESOLVE_ABORT
+        self._move(branch, given, event)
+
+    def _carried(self, event: Carried) -> None:
+        ending = self._carrying.pop(event.n)
+        branch, job, result = ending.branch, ending.job, event.result
+        branch.carrying -= 1
+        if isinstance(result, Ended):
+            self._contradicted(ending, result.found)
+        elif isinstance(result, Denied) or (isinstance(result, Tried) and branch.read_only):
+            self._tried(branch, result)  # nothing is to be recorded; what was read is durable at the server
+        elif not isinstance(result, Tried):
+            self._record(ending)
+        elif branch.state is State.TRYING or branch.state is State.RUNNING:
+            assert isinstance(job, Try | RunAlone)
+            self._record(ending._replace(job=job._replace(tried=result)))
+
+    def _contradicted(self, ending: Ending, found: Outcome) -> None:
+        branch, job = ending.branch, ending.job
+        branch.done = found
+        if isinstance(job, Resolve):
+            self._record(ending._replace(job=job._replace(outcome=found), applied=found is Outcome.COMMITTED))
+        else:
+            branch.known = Outcome.COMMITTED if isinstance(job, Apply) else Outcome.ABORTED
+            self._move(branch, Input.CONTRADICTED)
+
     def _flushed(self, event: Flushed) -> None:
         results = dict(event.results)
         while self._flushes and self._flushes[0][0] <= event.upto:
@@ -465,15 +527,14 @@ class Participant(Views):
     def _do_try(self, branch: Branch, _: Any) -> None:
         assert branch.plan is not None
         job = Try(branch.attempt, branch.operations, branch.plan, branch.read_only, branch.peers, self._now.wall)
-        self._write(job, forced=True, counted=False, branch=branch)
+        self._carry_out(Ending(job, branch, forced=True, counted=False))
 
     def _do_run(self, branch: Branch, _: Any) -> None:
         assert branch.plan is not None
         job = RunAlone(branch.attempt, branch.operations, branch.plan, self._now.wall)
-        self._write(job, forced=True, counted=False, branch=branch)
-        if not any(lock.adds for lock in branch.plan.locks):
-            # The job is the record that ends it. Increments stay: others count with the value that it leaves.
-            self._unlock(branch, applied=True)
+        # The job is the record that ends it. Increments stay: others count with the value that it leaves.
+        increments = any(lock.adds for lock in branch.plan.locks)
+        self._carry_out(Ending(job, branch, forced=True, counted=False, applied=None if increments else True))
 
     def _do_vote_yes(self, branch: Branch, _: Any) -> None:
         self._later(self.settings.inquiry_after_s, Due.INQUIRE, branch.attempt)
@@ -508,16 +569,15 @@ class Participant(Views):
     def _do_apply(self, branch: Branch, _: Any) -> None:
         assert branch.plan is not None
         job = Apply(branch.attempt, branch.operations, branch.plan, self._now.wall)
-        self._write(job, forced=True, branch=branch)
         branch.rows = b""
-        self._unlock(branch, applied=True)
+        self._carry_out(Ending(job, branch, forced=True, applied=True))
 
     def _do_acknowledge(self, branch: Branch, _: Any) -> None:
         self._tell(branch, Acknowledged(branch.attempt.number))
 
     def _do_undo(self, branch: Branch, _: Any) -> None:
-        self._write(Undo(branch.attempt, branch.plan, self._now.wall), forced=False)
-        self._unlock(branch, applied=False)
+        job = Undo(branch.attempt, branch.plan, self._now.wall)
+        self._carry_out(Ending(job, branch, forced=False, moves=False, applied=False))
 
     def _do_unlock(self, branch: Branch, _: Any) -> None:
         self._unlock(branch, applied=False)
@@ -531,7 +591,7 @@ class Participant(Views):
 
     def _do_refuse_again(self, branch: Branch, caller: int) -> None:
         branch.peer_callers.append(caller)
-        self._write(Undo(branch.attempt, branch.plan, self._now.wall), forced=True, branch=branch)
+        self._carry_out(Ending(Undo(branch.attempt, branch.plan, self._now.wall), branch, forced=True))
 
     def _do_answer_later(self, branch: Branch, caller: int) -> None:
         branch.peer_callers.append(caller)
@@ -572,21 +632,29 @@ class Participant(Views):
         elif log.address:
             self._ask(AskCoordinator(branch.attempt, log.address))
 
-    def _do_resolve(self, branch: Branch, event: ResolveAsked) -> None:
+    def _do_resolve(self, branch: Branch, event: ResolveAsked | FoundEnded) -> None:
         assert branch.plan is not None
         branch.done = event.outcome
+        why, caller = "found so at the server", None
+        if isinstance(event, ResolveAsked):
+            why, caller = event.reason, event.caller
+        job = Resolve(branch.attempt, branch.operations, branch.plan, event.outcome, why, self._now.wall)
         applied = event.outcome is Outcome.COMMITTED
-        job = Resolve(branch.attempt, branch.operations, branch.plan, event.outcome, event.reason, self._now.wall)
-        self._write(job, forced=True, branch=branch, caller=event.caller)
-        self._unlock(branch, applied)
+        self._carry_out(Ending(job, branch, forced=True, moves=caller is not None, caller=caller, applied=applied))
 
     def _do_learn_committed(self, branch: Branch, _: Any) -> None:
         branch.known = Outcome.COMMITTED
-        self._write(Learn(branch.attempt, Outcome.COMMITTED, self._now.wall), forced=True, branch=branch)
+        self._carry_out(Ending(Learn(branch.attempt, Outcome.COMMITTED, self._now.wall), branch, forced=True))
 
     def _do_learn_aborted(self, branch: Branch, _: Any) -> None:
         branch.known = Outcome.ABORTED
-        self._write(Learn(branch.attempt, Outcome.ABORTED, self._now.wall), forced=False, branch=branch)
+        self._carry_out(Ending(Learn(branch.attempt, Outcome.ABORTED, self._now.wall), branch, forced=False))
+
+    def _do_keep_contradiction(self, branch: Branch, _: Any) -> None:
+        assert branch.done is not None
+        assert branch.known is not None
+        job = Contradict(branch.attempt, branch.operations, branch.done, branch.known, self._now.wall)
+        self._record(Ending(job, branch, forced=True, applied=branch.done is Outcome.COMMITTED))
 
     def _do_acknowledge_heuristic(self, branch: Branch, _: Any) -> None:
         self._look_if_torn(branch)
@@ -628,7 +696,7 @@ class Participant(Views):
             branch = log.branches.get(number)
             if branch is None or branch.state not in REMEMBERED:
                 continue
-            if number in log.excepted:
+            if number in log.excepted or branch.carrying:
                 kept.append(number)
             else:
                 del log.branches[number]
@@ -654,6 +722,22 @@ class Participant(Views):
         self._out.append(Write(self._n, job, forced))
         if branch is not None:
             self._flushes.append((self._n, branch, caller))
+
+    def _carry_out(self, ending: Ending) -> None:
+        """Queues a branch's job; a resource outside the file does its part before."""
+        if not self._outside:
+            self._record(ending)
+            return
+        self._carries += 1
+        self._carrying[self._carries] = ending
+        ending.branch.carrying += 1
+        self._out.append(Carry(self._carries, ending.job))
+
+    def _record(self, ending: Ending) -> None:
+        job, branch, forced, counted, moves, caller, applied = ending
+        self._write(job, forced=forced, counted=counted, branch=branch if moves else None, caller=caller)
+        if applied is not None:
+            self._unlock(branch, applied)
 
     def _unlock(self, branch: Branch, applied: bool) -> None:
         if branch.attempt in self.lock_table:
@@ -750,6 +834,8 @@ _EVENTS: dict[type, Callable[[Participant, Any], None]] = {
     LaneLost: Participant._lane_lost,
     Received: Participant._received,
     Flushed: Participant._flushed,
+    Carried: Participant._carried,
+    FoundEnded: Participant._found_ended,
     CoordinatorAnswered: Participant._coordinator_answered,
     PeerAnswered: Participant._peer_answered,
     PeerAsked: Participant._peer_asked,
@@ -801,6 +887,7 @@ _ACTIONS: dict[Action, Callable[[Participant, Branch, Any], None]] = {
     Action.LEARN_COMMITTED: Participant._do_learn_committed,
     Action.LEARN_ABORTED: Participant._do_learn_aborted,
     Action.ACKNOWLEDGE_HEURISTIC: Participant._do_acknowledge_heuristic,
+    Action.KEEP_CONTRADICTION: Participant._do_keep_contradiction,
 }
 
 

@@ -1,8 +1,10 @@
-"""Opens a participant's file: lock and identity (`troth.log`), the user's tables, what the vote log holds."""
+"""Opens a participant's file: lock and identity (`troth.log`), what it guards, what the vote log holds."""
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +14,7 @@ import structlog
 
 from participant.events import Recovered
 from participant.log import SCHEMA, VoteLog
+from participant.resources.outside import Elsewhere, OutsideResource, Survey
 from participant.resources.setup import BadSchema, adoption_report, apply_schema, compare_schema
 from participant.resources.sqlite import SchemaChanged, SQLiteResource
 from troth.log import LogFile, LogRefused
@@ -24,7 +27,7 @@ class Opened(NamedTuple):
     """An opened file with all that reads and writes it."""
 
     file: LogFile
-    resource: SQLiteResource
+    resource: SQLiteResource | OutsideResource
     votes: VoteLog
     recovered: Recovered
 
@@ -51,6 +54,60 @@ def open_file(path: Path, name: str, *, schema: Path | None, adopt: bool, histor
         raise LogRefused(f"{path}: {error}") from error
 
 
+async def open_outside(path: Path, name: str, resource: OutsideResource, *, history: bool) -> Opened:
+    """Opens or makes the file of participant `name`, whose data `resource` holds, connects to that, and merges what
+    both hold. Raises as `LogFile.open` does, LogRefused also when the file goes with other data; ResourceRefused."""
+    file = await asyncio.to_thread(LogFile.open, path, role="participant", name=name, schema=SCHEMA)
+    try:
+        place = await resource.open(_namespace(file, resource.kind))
+        survey = await resource.survey()
+        return await asyncio.to_thread(_merge, file, resource, place, survey, history)
+    except BaseException:
+        await resource.close()
+        await asyncio.to_thread(file.close)
+        raise
+
+
+def _namespace(file: LogFile, kind: str) -> str:
+    """The name under which the file's branches are known at the server: the identity that it was made with, kept when
+    `troth restore` gives it another one, as what was prepared then must still be found."""
+    with failures(file.path):
+        meta = _meta(file)
+        if file.created:
+            with transaction(file.path, file.connection):
+                file.connection.executemany(
+                    "INSERT INTO troth_meta VALUES (?, ?)", [("resource", kind), ("namespace", file.identity)]
+                )
+            return file.identity
+        _check_kind(file, kind)
+        return str(meta["namespace"])
+
+
+def _meta(file: LogFile) -> dict[str, object]:
+    return dict(file.connection.execute("SELECT key, value FROM troth_meta"))
+
+
+def _check_kind(file: LogFile, kind: str) -> None:
+    found = _meta(file).get("resource", "sqlite")
+    if found != kind:
+        raise LogRefused(f"{file.path} is the vote log of a participant with --resource {found}, not {kind}")
+
+
+def _merge(file: LogFile, resource: OutsideResource, place: str, survey: Survey, history: bool) -> Opened:
+    with failures(file.path):
+        votes = VoteLog(file, Elsewhere(resource), history)
+        with transaction(file.path, file.connection):
+            kept = _meta(file).get("place")
+            if kept not in (None, place):
+                raise LogRefused(f"{file.path} goes with the data in {kept}; it was started with those in {place}")
+            file.connection.execute("INSERT OR IGNORE INTO troth_meta VALUES ('place', ?)", (place,))
+            votes.merge(survey, time.time())
+        _note_history(file, history)
+        for stray in survey.strays:
+            log.warning("prepared at the server for another participant file", name=stray.name, age_s=stray.age_s)
+        return Opened(file, resource, votes, votes.recover())
+
+
 def _tables_of(schema: str | None) -> Callable[[sqlite3.Connection], None] | None:
     return None if schema is None else lambda connection: apply_schema(connection, schema)
 
@@ -60,6 +117,7 @@ def _open_tables(file: LogFile, schema: str | None, history: bool) -> Opened:
         differences = compare_schema(file.connection, schema)
         if differences:
             raise BadSchema(f"a schema only makes new tables, and those here differ from it: {'; '.join(differences)}")
+    _check_kind(file, "sqlite")
     resource = SQLiteResource(file.connection, file.name)
     for table in resource.tables():
         if table.not_served:

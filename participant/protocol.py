@@ -80,6 +80,7 @@ class Input(Symbol):
     COORDINATOR_ASKS_ENDED = "coordinator asks below the mark"
     RESOLVE_COMMIT = "a person commits"
     RESOLVE_ABORT = "a person aborts"
+    CONTRADICTED = "found ended otherwise at the server"
 
 
 class Action(Symbol):
@@ -117,6 +118,7 @@ class Action(Symbol):
     LEARN_COMMITTED = "queue the true outcome COMMITTED (forced)"
     LEARN_ABORTED = "queue the true outcome ABORTED (lazy)"
     ACKNOWLEDGE_HEURISTIC = "acknowledge as heuristic"
+    KEEP_CONTRADICTION = "queue what was found with the true outcome (forced), let the locks go"
 
 
 S, I, A = State, Input, Action  # noqa: E741
@@ -182,6 +184,7 @@ TABLE: dict[tuple[State, Input], tuple[Action, State]] = {
     (S.COMMITTING, I.ABORT): (A.ALARM, S.COMMITTING),
     (S.COMMITTING, I.DURABLE): (A.ACKNOWLEDGE, S.COMMITTED),
     (S.COMMITTING, I.PEER_ASKS): (A.SAY_COMMITTED, S.COMMITTING),
+    (S.COMMITTING, I.CONTRADICTED): (A.KEEP_CONTRADICTION, S.LEARNING),
     (S.COMMITTED, I.PREPARE): (A.NOTHING, S.COMMITTED),
     (S.COMMITTED, I.ONE_PHASE): (A.TELL_COMMITTED, S.COMMITTED),
     (S.COMMITTED, I.COMMIT): (A.ACKNOWLEDGE, S.COMMITTED),
@@ -212,6 +215,7 @@ TABLE: dict[tuple[State, Input], tuple[Action, State]] = {
     (S.ABORTED, I.RELEASE): (A.NOTHING, S.ABORTED),
     (S.ABORTED, I.PEER_ASKS): (A.SAY_ABORTED, S.ABORTED),
     (S.ABORTED, I.COORDINATOR_ASKS): (A.SAY_ABORTED, S.ABORTED),
+    (S.ABORTED, I.CONTRADICTED): (A.KEEP_CONTRADICTION, S.LEARNING),
     # Resolved by a person.
     (S.HEURISTIC, I.PREPARE): (A.NOTHING, S.HEURISTIC),
     (S.HEURISTIC, I.COMMIT): (A.LEARN_COMMITTED, S.LEARNING),

@@ -10,6 +10,7 @@ import grpc.aio
 
 from participant.events import PeerAsked, Received, Refused, ResolveAsked
 from participant.resources import No
+from participant.resources.outside import OutsideResource
 from participant.resources.setup import create_table
 from troth.driving import wire
 from troth.driving.server import Service
@@ -116,15 +117,18 @@ class Branches(participant_pb2_grpc.BranchesServicer):
         request: participant_pb2.CreateTableRequest,
         context: Context[participant_pb2.CreateTableRequest, participant_pb2.CreateTableReply],
     ) -> participant_pb2.CreateTableReply:
-        opened = self._driver.opened
+        file, resource = self._driver.opened.file, self._driver.opened.resource
+        if isinstance(resource, OutsideResource):
+            why = f"tables of {resource.kind} are made at the server, by its own tools"
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, why)
 
         def create() -> bool | No:
             try:
-                created = create_table(opened.file.connection, request.table, request.key, request.values)
+                created = create_table(file.connection, request.table, request.key, request.values)
             except No as no:
                 return no
             if created:
-                opened.resource.schema_changed()
+                resource.schema_changed()
             return created
 
         created = await self._driver.in_writer(create)
@@ -176,20 +180,18 @@ class Queries(participant_pb2_grpc.ParticipantQueriesServicer):
         context: Context[participant_pb2.ReadRowRequest, types_pb2.Row],
     ) -> types_pb2.Row:
         """Read in the writer's turn and answered after its flush, so never what a power cut could take back."""
-        opened = self._driver.opened
-
-        def read() -> types_pb2.Row | No:
-            try:
-                return opened.resource.read_row(opened.file.connection, request.table, request.key)
-            except No as no:
-                return no
-
-        row = await self._driver.in_writer(read)
-        if isinstance(row, No):
-            missing = row.reason.code in _NOT_THERE
+        try:
+            return await self._read(request)
+        except No as no:
+            missing = no.reason.code in _NOT_THERE
             code = grpc.StatusCode.NOT_FOUND if missing else grpc.StatusCode.INVALID_ARGUMENT
-            await context.abort(code, row.reason.message)
-        return row
+            await context.abort(code, no.reason.message)
+
+    async def _read(self, request: participant_pb2.ReadRowRequest) -> types_pb2.Row:
+        file, resource = self._driver.opened.file, self._driver.opened.resource
+        if isinstance(resource, OutsideResource):
+            return await resource.read_row(request.table, request.key)
+        return await self._driver.in_writer(lambda: resource.read_row(file.connection, request.table, request.key))
 
     async def Tables(
         self,

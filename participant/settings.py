@@ -19,3 +19,5 @@ class ParticipantSettings:
     """When the coordinator has not answered for so long, the other updating participants are asked too."""
     forget_interval_s: float = 1.0
     """How often remembered attempts below the mark are dropped from the file."""
+    look_interval_s: float = 5.0
+    """How often a participant whose data are at a server looks there for branches that somebody else has ended."""

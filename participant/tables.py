@@ -27,6 +27,7 @@ class Branch:
         "asked_at",
         "attempt",
         "callers",
+        "carrying",
         "done",
         "known",
         "operations",
@@ -57,6 +58,8 @@ class Branch:
         self.callers: list[int] = []
         """Single calls that wait for its vote or acknowledgement."""
         self.peer_callers: list[int] = []
+        self.carrying = 0
+        """Jobs of it that a resource outside the file is doing its part of."""
         self.asked_at: float | None = None
         """When it asked first without any answer since."""
         self.why = ""

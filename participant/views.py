@@ -43,6 +43,10 @@ class Views:
         oldest = min(busy + doubt, default=now.mono)
         return Load(len(busy), len(doubt), now.mono - oldest, len(branches) - len(busy) - len(doubt))
 
+    def prepared(self) -> set[AttemptId]:
+        """Branches that voted YES and have heard nothing."""
+        return {b.attempt for log in self.logs.values() for b in log.branches.values() if b.state is State.PREPARED}
+
     def in_doubt(self, now: Now) -> list[participant_pb2.InDoubt]:
         """Branches that wait for an outcome, oldest first."""
         found = [b for log in self.logs.values() for b in log.branches.values() if b.state in DOUBT]

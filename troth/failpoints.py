@@ -71,6 +71,8 @@ _FLUSH = {
     "after": (*_ANY, Action.ERROR, Action.NOTE),
 }
 
+_CARRY = {"before": (*_ANY, Action.NOTE), "after": (*_ANY, Action.NOTE)}
+
 _COPIES = {Action.DROP: 0, Action.DUPLICATE: 2}
 
 
@@ -106,19 +108,22 @@ def points(
     sends: Iterable[type] = (),
     receives: Iterable[type] = (),
     writes: Iterable[type | str] = (),
+    carries: Iterable[type] = (),
     asks: Iterable[type] = (),
     answers: Iterable[type] = (),
     serves: Iterable[type] = (),
 ) -> tuple[Point, ...]:
     """All points of a role, from the messages and records that its driver handles. The first two are the hellos
-    that it sends and gets: a lane whose hello is lost stays silent. The last three are of single calls: what it asks
-    others, the answers to that, and what it is asked."""
+    that it sends and gets: a lane whose hello is lost stays silent. `carries` are jobs that a resource outside the file
+    has a part in: before and after that. The last three are of single calls: what it asks others, the answers to that,
+    and what it is asked."""
     table: Sequence[tuple[Iterable[type | str], str, Mapping[str, tuple[Action, ...]]]] = (
         (greets, "send", _HELLO),
         (greeted, "receive", _CALL),
         (sends, "send", _MESSAGE),
         (receives, "receive", _MESSAGE),
         (writes, "flush", _FLUSH),
+        (carries, "carry", _CARRY),
         (asks, "send", _CALL),
         (answers, "receive", _CALL),
         (serves, "receive", _CALL),

@@ -15,10 +15,10 @@ which have committed: that a branch is not known there is so never ambiguous.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from participant.resources import Plan, Prepared
+from participant.resources import InDoubt, No, Plan, Prepared, Resource
 from troth.messages import Mark
 from troth.v1 import participant_pb2, types_pb2
 from troth.words import AttemptId, Outcome
@@ -49,25 +49,31 @@ class Survey(NamedTuple):
 
     prepared: frozenset[AttemptId]
     """Prepared and not ended."""
-    committed: frozenset[AttemptId]
-    """Remembered as committed; all since the last `forget`."""
+    committed: Mapping[AttemptId, bytes]
+    """Remembered as committed, all since the last `forget`; with the operations of what `run` committed, empty for
+    others."""
     strays: tuple[Stray, ...]
 
 
 class OutsideResource(ABC):
     """The contract. All methods but `plan` and `tables` are called on the event loop and may run side by side, one at a
-    time for each attempt; none of them is cancelled before it returns.
+    time for each attempt; none of them is cancelled before it returns, unless the process ends.
 
     Waiting is bounded: a lock that the server makes a branch wait for is given up after the participant's
     `lock_timeout_s`, with a retryable No. A server that cannot be reached is a retryable No for `prepare`; `run`,
     `commit`, `abort` and `survey` wait until it can be, as their outcome must be known."""
 
-    @abstractmethod
-    async def open(self, identity: str) -> None:
-        """Connects for the participant file of that identity and waits until no earlier incarnation of it is at work at
-        the server any more (its backends may outlive a killed participant, and finish what they were told).
+    kind: str
+    """What `--resource` calls it."""
 
-        Raises ResourceRefused."""
+    @abstractmethod
+    async def open(self, namespace: str) -> str:
+        """Connects for the participant file whose branches carry that name (16 lowercase hex characters) at the server,
+        and waits until no earlier incarnation of it is at work there any more (its backends may outlive a killed
+        participant, and finish what they were told).
+
+        Returns a name of the database that no other one has, for a participant's file goes with one database. Raises
+        ResourceRefused."""
 
     @abstractmethod
     async def survey(self) -> Survey:
@@ -86,9 +92,9 @@ class OutsideResource(ABC):
         whatever incarnation. Raises No, and then nothing of the branch is left, or ever comes to be, at the server."""
 
     @abstractmethod
-    async def run(self, attempt: AttemptId, plan: Plan) -> Prepared:
-        """Runs and commits the branch in one step (rule 13), remembering it as committed. Raises No, and then nothing
-        of it was, or ever will be, committed."""
+    async def run(self, attempt: AttemptId, operations: bytes, plan: Plan) -> Prepared:
+        """Runs and commits the branch in one step (rule 13), remembering it as committed, with its operations. Raises
+        No, and then nothing of it was, or ever will be, committed."""
 
     @abstractmethod
     async def commit(self, attempt: AttemptId) -> None:
@@ -114,3 +120,34 @@ class OutsideResource(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Lets the connections go. What is prepared stays."""
+
+
+class Elsewhere(Resource):
+    """What is left to do in the participant's own file when the data are outside: nothing. The node has the outside
+    resource do its part before a job comes here."""
+
+    def __init__(self, outside: OutsideResource) -> None:
+        self._outside = outside
+
+    def plan(self, operations: bytes) -> Plan:
+        return self._outside.plan(operations)
+
+    def prepare(self, attempt: AttemptId, plan: Plan) -> Prepared:
+        raise AssertionError(f"{attempt} is tried outside")
+
+    def commit(self, attempt: AttemptId, plan: Plan) -> None:
+        pass
+
+    def abort(self, attempt: AttemptId, plan: Plan | None) -> None:
+        pass
+
+    def recover(self, prepared: Sequence[tuple[AttemptId, bytes]]) -> list[InDoubt]:
+        """What cannot be planned any more, as its tables have changed, is locked at the server alone."""
+        found = []
+        for attempt, operations in prepared:
+            try:
+                plan = self.plan(operations)
+            except No:
+                plan = Plan((), None, read_only=False)
+            found.append(InDoubt(attempt, plan, {}))
+        return found

@@ -1,0 +1,100 @@
+"""What the driver does when the data are outside the participant's file: the resource's part of each job.
+
+Jobs of one attempt are carried out one after the other, those of different attempts side by side: what must not overlap
+is kept apart by the node's locks, which a branch has until its end has been carried out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from participant.events import (
+    Apply,
+    BranchJob,
+    Carried,
+    Carry,
+    Denied,
+    Ended,
+    Forget,
+    FoundEnded,
+    Resolve,
+    RunAlone,
+    Tried,
+    Try,
+    Undo,
+)
+from participant.resources import No
+from participant.resources.outside import EndedElsewhere, OutsideResource
+from troth import failpoints
+from troth.words import AttemptId, Outcome
+
+if TYPE_CHECKING:
+    from participant.driver import Driver
+
+CARRIED = (Try, RunAlone, Apply, Undo, Resolve)
+"""Jobs that a resource outside has a part in; the others only keep their place among them."""
+
+
+class Outside:
+    """Carries jobs to the resource and its answers to the node. An exception that is not foreseen ends the process."""
+
+    def __init__(self, driver: Driver, resource: OutsideResource) -> None:
+        self._driver = driver
+        self._resource = resource
+        self._last: dict[AttemptId, asyncio.Task[None]] = {}
+        """Of each attempt that is at the resource."""
+        self._unsure = frozenset(found.attempt for found in driver.opened.recovered.prepared)
+        """Found in doubt at start: the last incarnation may have ended them at the server and died before it was
+        written down, so they are not somebody else's work when they are ended."""
+
+    def carry(self, effect: Carry) -> None:
+        """Has the job done, behind the earlier ones of its attempt."""
+        attempt = effect.job.attempt
+        self._last[attempt] = self._driver.own(self._carry_out(effect, self._last.get(attempt)))
+
+    async def _carry_out(self, effect: Carry, before: asyncio.Task[None] | None) -> None:
+        attempt = effect.job.attempt
+        if before is not None:
+            await before
+        await failpoints.call("before-carry", type(effect.job))
+        result = await self._done(effect.job)
+        await failpoints.call("after-carry", type(effect.job))
+        if self._last[attempt] is asyncio.current_task():
+            del self._last[attempt]
+        self._driver.feed(Carried(effect.n, result))
+
+    async def _done(self, job: BranchJob) -> Tried | Denied | Ended | None:
+        try:
+            if isinstance(job, Try):
+                prepared = await self._resource.prepare(job.attempt, job.plan)
+                return Tried(prepared.rows, prepared.values)
+            if isinstance(job, RunAlone):
+                prepared = await self._resource.run(job.attempt, job.operations, job.plan)
+                return Tried(prepared.rows, prepared.values)
+            if isinstance(job, Apply) or (isinstance(job, Resolve) and job.outcome is Outcome.COMMITTED):
+                await self._resource.commit(job.attempt)
+            elif isinstance(job, Undo | Resolve):
+                await self._resource.abort(job.attempt)
+        except No as no:
+            return Denied(no.reason)
+        except EndedElsewhere as ended:
+            return Ended(ended.found)
+        return None
+
+    async def forget(self, job: Forget) -> None:
+        """Once it is forgotten here, durably, it is forgotten there: the server remembers at least as much."""
+        await self._driver.in_writer(lambda: None)
+        await self._resource.forget(job.log, job.mark)
+
+    async def watch(self) -> None:
+        """Looks from time to time for branches that somebody has ended at the server."""
+        while True:
+            await asyncio.sleep(self._driver.node.settings.look_interval_s)
+            before = self._driver.node.prepared() - self._unsure
+            if not before:
+                continue
+            survey = await self._resource.survey()
+            for attempt in sorted(before & self._driver.node.prepared() - survey.prepared):
+                outcome = Outcome.COMMITTED if attempt in survey.committed else Outcome.ABORTED
+                self._driver.feed(FoundEnded(attempt, outcome))
