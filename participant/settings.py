@@ -19,5 +19,7 @@ class ParticipantSettings:
     """When the coordinator has not answered for so long, the other updating participants are asked too."""
     forget_interval_s: float = 1.0
     """How often remembered attempts below the mark are dropped from the file."""
+    connections: int = 16
+    """At most so many connections to a server that holds the data, for branches at work; ends have their own."""
     look_interval_s: float = 5.0
     """How often a participant whose data are at a server looks there for branches that somebody else has ended."""

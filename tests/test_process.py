@@ -190,6 +190,7 @@ def test_the_participant_gets_its_place_and_settings_from_a_file(run: Any, tmp_p
         "adopt": False,
         "history": True,
         "settings": ParticipantSettings(lock_timeout_s=2.0),
+        "resource": None,
     }
 
 

@@ -263,8 +263,9 @@ def test_ports_follow_on_from_the_coordinator(tmp_path: Path) -> None:
 def test_ports_and_the_number_of_participants_are_remembered(tmp_path: Path) -> None:
     ports = addresses.free_ports(4)
     remember(tmp_path, ports[:3])
-    assert up.choose_ports(tmp_path, None, None) == ports[:3]
-    assert up.choose_ports(tmp_path, None, 0) == ports[:3]
+    assert [each.name for each in up.choose_participants(tmp_path, None, ())] == ["p1", "p2"]
+    assert up.choose_ports(tmp_path, 2, None) == ports[:3]
+    assert up.choose_ports(tmp_path, 2, 0) == ports[:3]
     assert up.choose_ports(tmp_path, 3, None) == ports
     assert up.choose_ports(tmp_path, 1, ports[0]) == ports[:2]
 
@@ -279,16 +280,45 @@ def test_a_taken_port_is_refused_by_number(tmp_path: Path) -> None:
 def test_a_cluster_file_that_cannot_be_read_is_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "cluster.json").write_text("{")
     with pytest.raises(ConfigError, match="remove it to go on"):
-        up.choose_ports(tmp_path, None, None)
+        up.choose_participants(tmp_path, None, ())
+
+
+def test_participants_are_three_or_so_many_or_those_named(tmp_path: Path) -> None:
+    assert [each.name for each in up.choose_participants(tmp_path, None, ())] == ["p1", "p2", "p3"]
+    assert [each.name for each in up.choose_participants(tmp_path, 1, ())] == ["p1"]
+    stock, money = up.choose_participants(tmp_path, None, ("stock=sqlite", "money=postgresql:host=db password=a:b=c"))
+    assert stock == up.Wanted("stock")
+    assert money == up.Wanted("money", "postgresql", "host=db password=a:b=c", ["--resource", "postgresql"])
+
+
+@pytest.mark.parametrize("named", ["p1", "p1=", "=sqlite", "p1=sqlite:x", "p1=postgresql", "p1=postgresql:"])
+def test_a_participant_that_cannot_be_read_is_refused_with_the_form(tmp_path: Path, named: str) -> None:
+    with pytest.raises(ConfigError, match=r"it is NAME=sqlite or NAME=KIND:DSN"):
+        up.choose_participants(tmp_path, None, (named,))
+
+
+def test_participants_are_counted_or_named_and_each_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="give one of them"):
+        up.choose_participants(tmp_path, 2, ("p1=sqlite",))
+    with pytest.raises(ConfigError, match="p1 is given twice"):
+        up.choose_participants(tmp_path, None, ("p1=sqlite", "p2=sqlite", "p1=mariadb:x"))
+
+
+def test_a_dsn_reaches_its_process_and_no_list_of_processes(tmp_path: Path) -> None:
+    wanted = up.choose_participants(tmp_path, None, ("p1=sqlite", "p2=postgresql:password=secret"))
+    specs = up.specs(tmp_path, [7400, 7401, 7402], wanted, [], [])
+    assert not any("secret" in argument for spec in specs for argument in spec.command)
+    assert [dict(spec.env) for spec in specs] == [{}, {}, {"TROTH_PARTICIPANT_DSN": "password=secret"}]
+    assert specs[2].command[-2:] == ["--resource", "postgresql"]
 
 
 def test_settings_and_place_reach_every_process(tmp_path: Path) -> None:
-    coordinator, p1 = up.specs(tmp_path, [7400, 7401], ["--vote-timeout", "5s"], ["--history"])
+    coordinator, p1 = up.specs(tmp_path, [7400, 7401], [up.Wanted("p1")], ["--vote-timeout", "5s"], ["--history"])
     assert (
         coordinator.command[1:]
         == (
             f"-m troth coordinator --name coordinator --data {tmp_path}/coordinator.db --listen 127.0.0.1:7400 "
-            "--participant p1=127.0.0.1:7401 --vote-timeout 5s"
+            "--participant=p1=127.0.0.1:7401 --vote-timeout 5s"
         ).split()
     )
     assert (

@@ -11,7 +11,7 @@ import enum
 import os
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +35,8 @@ class Spec(NamedTuple):
     address: str
     data: Path
     command: Sequence[str]
+    env: Mapping[str, str] = {}
+    """Beside that of the supervisor; what nobody should read in a list of processes."""
 
 
 class State(enum.Enum):
@@ -151,6 +153,7 @@ class Supervisor:
                 stdin=DEVNULL,
                 stdout=PIPE,
                 stderr=log,
+                env={**os.environ, **child.spec.env},
                 start_new_session=True,  # Ctrl-C reaches only us, and we stop the children in order
             )
         self._tell(child, State.STARTING, f"started as pid {child.pid}")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import click
 import grpc
@@ -46,6 +46,13 @@ class Held(ConfigError):
 @click.command("up")
 @option("--participants", type=click.IntRange(min=1), help="How many; by default as many as last time, or 3.")
 @option(
+    "--participant",
+    "named",
+    multiple=True,
+    metavar="NAME=KIND[:DSN]",
+    help="One participant, by name, instead of --participants: sqlite, or postgresql:DSN, or mariadb:DSN.",
+)
+@option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
@@ -70,6 +77,7 @@ class Held(ConfigError):
 def command(
     *,
     participants: int | None,
+    named: tuple[str, ...],
     data: Path,
     port: int | None,
     schema: Path | None,
@@ -79,7 +87,7 @@ def command(
     log_level: str,
     log_format: str,
 ) -> None:
-    """Run a coordinator and N participants p1, p2, ... as separate processes.
+    """Run a coordinator and N participants p1, p2, ... (or those named) as separate processes.
 
     One that dies is started again, with growing pauses. Ctrl-C or SIGTERM stops all, draining first; a second one stops
     at once. What runs where is kept in DIR/cluster.json, logs in DIR/log. On Linux no process outlives `troth up`, even
@@ -89,17 +97,54 @@ def command(
     Examples:
       troth up --participants 3 --data ./troth-data
       troth up --data ./shop --schema shop.sql --port 9000
+      troth up --data ./shop --participant p1=sqlite --participant "p2=postgresql:host=db dbname=shop"
     """
     data = data.absolute()
     data.mkdir(parents=True, exist_ok=True)
     shared = ["--log-level", log_level, "--log-format", log_format]
     with only_one(data):
-        ports = choose_ports(data, participants, port)
+        wanted = choose_participants(data, participants, named)
+        ports = choose_ports(data, len(wanted), port)
         coordinator = _config(coordinator_config) + shared
-        participant = _config(participant_config) + (["--schema", str(schema.absolute())] if schema else []) + shared
-        if history:
-            participant.append("--history")
-        sys.exit(asyncio.run(supervise(data, specs(data, ports, coordinator, participant), screen())))
+        participant = _config(participant_config) + (["--history"] if history else []) + shared
+        if schema:
+            in_file = ["--schema", str(schema.absolute())]
+            wanted = [each if each.kind else each._replace(arguments=in_file) for each in wanted]
+        sys.exit(asyncio.run(supervise(data, specs(data, ports, wanted, coordinator, participant), screen())))
+
+
+class Wanted(NamedTuple):
+    """A participant as it was asked for."""
+
+    name: str
+    kind: str = ""
+    """Of the server that holds its tables; empty when its file does."""
+    dsn: str = ""
+    arguments: Sequence[str] = ()
+    """Of its command, beside those of all."""
+
+
+def choose_participants(folder: Path, count: int | None, named: Sequence[str]) -> list[Wanted]:
+    """Those named as NAME=KIND[:DSN], or so many, or those that the folder remembers, or three. Of those remembered,
+    one whose tables a server holds refuses to run without its DSN. Raises ConfigError."""
+    if count and named:
+        raise ConfigError("--participants says how many, --participant which: give one of them")
+    if named:
+        wanted = [_parsed(text) for text in named]
+        twice = [each.name for index, each in enumerate(wanted) if each.name in {one.name for one in wanted[:index]}]
+        if twice:
+            raise ConfigError(f"--participant {twice[0]} is given twice")
+        return wanted
+    remembered = [] if count else [each.name for each in _remembered(folder) if each.role == "participant"]
+    return [Wanted(name) for name in remembered or [f"p{n}" for n in range(1, (count or 3) + 1)]]
+
+
+def _parsed(text: str) -> Wanted:
+    name, _, what = text.partition("=")
+    kind, _, dsn = what.partition(":")
+    if not name or not kind or (kind == "sqlite") == bool(dsn):
+        raise ConfigError(f"--participant {text}: it is NAME=sqlite or NAME=KIND:DSN, as in p2=postgresql:host=db")
+    return Wanted(name) if kind == "sqlite" else Wanted(name, kind, dsn, ["--resource", kind])
 
 
 def _config(path: Path | None) -> list[str]:
@@ -123,13 +168,13 @@ def only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-def choose_ports(folder: Path, participants: int | None, port: int | None) -> list[int]:
+def choose_ports(folder: Path, participants: int, port: int | None) -> list[int]:
     """The coordinator's port and those of the participants, by what was asked for and what the folder remembers.
 
     Remembered ports are kept, so that addresses in logs and in other people's configuration stay right. Raises
     ConfigError for one that is taken."""
     known = [addresses.parse(member.address).port for member in _remembered(folder)]
-    count = 1 + (participants or len(known[1:]) or 3)
+    count = 1 + participants
     if known and port in (None, 0, known[0]):
         ports = [*known, *range(max(known) + 1, max(known) + 1 + count)][:count]
     elif port == 0:
@@ -159,21 +204,27 @@ def _wait_free(address: Address) -> None:
         time.sleep(0.05)  # no event tells that another process lets a port go
 
 
-def specs(folder: Path, ports: Sequence[int], coordinator: list[str], participant: list[str]) -> list[Spec]:
-    """What to run on these ports; `coordinator` and `participant` are further arguments of the commands."""
-    at = [str(Address(HOST, port)) for port in ports]
-    named = {f"p{n}": address for n, address in enumerate(at[1:], 1)}
-    others = [argument for name, address in named.items() for argument in ("--participant", f"{name}={address}")]
+def specs(
+    folder: Path, ports: Sequence[int], wanted: Sequence[Wanted], coordinator: list[str], participant: list[str]
+) -> list[Spec]:
+    """What to run on these ports, the coordinator's first; `coordinator` and `participant` are further arguments of the
+    commands."""
+    first, *rest = (str(Address(HOST, port)) for port in ports)
+    others = [f"--participant={each.name}={address}" for each, address in zip(wanted, rest, strict=True)]
     return [
-        _spec(folder, "coordinator", "coordinator", at[0], [*others, *coordinator]),
-        *(_spec(folder, name, "participant", address, participant) for name, address in named.items()),
+        _spec(folder, "coordinator", "coordinator", first, [*others, *coordinator]),
+        *(
+            _spec(folder, each.name, "participant", address, [*each.arguments, *participant], each.dsn)
+            for each, address in zip(wanted, rest, strict=True)
+        ),
     ]
 
 
-def _spec(folder: Path, name: str, role: cluster.Role, address: str, arguments: list[str]) -> Spec:
+def _spec(folder: Path, name: str, role: cluster.Role, address: str, arguments: list[str], dsn: str = "") -> Spec:
     file = folder / f"{name}.db"
     place = ["--name", name, "--data", str(file), "--listen", address]
-    return Spec(name, role, address, file, [sys.executable, "-m", "troth", role, *place, *arguments])
+    command = [sys.executable, "-m", "troth", role, *place, *arguments]
+    return Spec(name, role, address, file, command, {"TROTH_PARTICIPANT_DSN": dsn} if dsn else {})
 
 
 class Screen(Protocol):

@@ -1,8 +1,9 @@
 """How a coordinator or a participant lives as a process: its options, its signals, its exit code.
 
-Exit codes: 0 stopped as asked, 1 an error in Troth itself, 2 bad usage or configuration, 70 the log failed (its state
-is not known; opening it again tells), 73 the data file is refused, 75 it is held by another process, 76 commits are
-owed to a participant that is not configured. Of these only 1 and 70 may pass by starting again.
+Exit codes: 0 stopped as asked, 1 an error in Troth itself, 2 bad usage or configuration, 69 the server that holds a
+participant's data cannot be used, 70 the log failed (its state is not known; opening it again tells), 73 the data file
+is refused, 75 it is held by another process, 76 commits are owed to a participant that is not configured. Of these only
+1, 69 and 70 may pass by starting again.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 Ready = Callable[[str], None]
 """Called once with the bound address when a process serves."""
 
-EXIT_BROKEN, EXIT_USAGE, EXIT_LOG_FAILED, EXIT_REFUSED, EXIT_HELD, EXIT_OWED = 1, 2, 70, 73, 75, 76
+EXIT_BROKEN, EXIT_USAGE, EXIT_UNAVAILABLE, EXIT_LOG_FAILED = 1, 2, 69, 70
+EXIT_REFUSED, EXIT_HELD, EXIT_OWED = 73, 75, 76
 LASTING = frozenset({EXIT_USAGE, EXIT_REFUSED, EXIT_HELD, EXIT_OWED})
 """Exit codes that say: starting again will not help until a person does something."""
 
