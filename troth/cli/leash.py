@@ -1,8 +1,9 @@
-"""Runs a command that dies with the process that started it: `python leash.py PARENT_PID COMMAND...`.
+"""Runs a command that dies with the process that started it: `python leash.py PARENT_PID USER COMMAND...`.
 
-Linux only (`prctl(2)`, PR_SET_PDEATHSIG). Started by path and isolated: so it costs some ten milliseconds, and the
-modules beside it do not stand in for those of the standard library. It then becomes the command, under the same pid.
-On other systems the command runs without the leash, and a `kill -9` of its parent leaves it running.
+USER is `UID:GID`, as whom the command runs, which takes root; `-` changes nothing. Linux only (`prctl(2)`,
+PR_SET_PDEATHSIG). Started by path and isolated: so it costs some ten milliseconds, and the modules beside it do not
+stand in for those of the standard library. It then becomes the command, under the same pid. On other systems the
+command runs without the leash, and a `kill -9` of its parent leaves it running.
 """
 
 from __future__ import annotations
@@ -11,16 +12,27 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_SAME = "-"
 
 
-def leashed(command: list[str]) -> list[str]:
-    """`command` such that it is killed when the calling process dies, however that dies.
+def leashed(command: Sequence[str], user: tuple[int, int] | None = None) -> list[str]:
+    """`command` such that it is killed when the calling process dies, however that dies; run as `user`, a uid and a
+    gid, when that is given.
 
     The kernel looks at the *thread* that starts the child, so it must be one that lives as long as the process."""
-    return [sys.executable, "-I", "-S", str(Path(__file__).resolve()), str(os.getpid()), *command]
+    text = f"{user[0]}:{user[1]}" if user else _SAME
+    return [sys.executable, "-I", "-S", str(Path(__file__).resolve()), str(os.getpid()), text, *command]
+
+
+def _become(user: str) -> None:
+    uid, gid = map(int, user.split(":"))
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
 
 
 def _tie(parent: int) -> None:
@@ -33,6 +45,8 @@ def _tie(parent: int) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[2] != _SAME:
+        _become(sys.argv[2])  # before the tie, which the kernel cuts when the user changes
     if sys.platform == "linux":
         _tie(int(sys.argv[1]))
-    os.execvp(sys.argv[2], sys.argv[2:])
+    os.execvp(sys.argv[3], sys.argv[3:])

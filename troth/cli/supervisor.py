@@ -149,7 +149,7 @@ class Supervisor:
         with path.open("ab") as log:
             log_start = log.tell()
             child.process = await asyncio.create_subprocess_exec(
-                *leashed(list(child.spec.command)),
+                *leashed(child.spec.command),
                 stdin=DEVNULL,
                 stdout=PIPE,
                 stderr=log,
