@@ -24,8 +24,8 @@ from psycopg.errors import DeadlockDetected, LockNotAvailable
 from bench.contender import Contender, Counts
 from bench.ledger import Rows
 from bench.load import Answer, Load, Step, by_workers
-from bench.postgresql import PostgreSQL, binaries
 from bench.workloads import COLUMNS, START, Add, Branch, Insert, Operation, Put, Read, Workload, schema
+from faults.servers import PostgreSQL, ServerMissing
 from troth.words import Outcome
 
 LOCK_TIMEOUT = "1s"
@@ -53,12 +53,15 @@ class OnPostgreSQL(Contender):
 
     @classmethod
     def missing(cls) -> str:
-        return "" if binaries() else "no PostgreSQL server was found (Debian: apt install postgresql)"
+        try:
+            PostgreSQL.find()
+        except ServerMissing as error:
+            return str(error)
+        return ""
 
     async def start(self, folder: Path, workload: Workload) -> None:
         for at in range(1, workload.participants + 1):
             server = self._servers[at] = PostgreSQL(_SETTINGS)
-            server.make()
             server.start()
             async with await self._connection(at) as connection:
                 for statement in schema("BIGINT", "BYTEA"):

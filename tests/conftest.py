@@ -7,17 +7,20 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.postgresql import binaries
+from faults.servers import Database, MariaDB, PostgreSQL, Server, ServerMissing
 from tests.cluster import Cluster
 
 STRICT = os.environ.get("TROTH_CI") == "1"
 """Nothing may be skipped: a skip is a failure."""
+SERVERS_REQUIRED = os.environ.get("TROTH_REQUIRE_SERVERS") == "1"
+"""A test that needs a database server fails where there is none."""
 
 _LOG_LINES_SHOWN = 60
 _CLUSTERS = pytest.StashKey[list[Cluster]]()
@@ -42,8 +45,14 @@ def has_compiler() -> bool:
     return any(map(shutil.which, ("cc", "gcc", "clang")))
 
 
-def has_postgresql() -> bool:
-    return binaries() is not None and importlib.util.find_spec("psycopg") is not None
+@cache
+def has_server(kind: type[Server], driver: str) -> bool:
+    """Whether a database server and the driver for it are there."""
+    try:
+        kind.find()
+    except ServerMissing:
+        return False
+    return importlib.util.find_spec(driver) is not None
 
 
 def is_root() -> bool:
@@ -56,12 +65,19 @@ NEEDS: dict[str, tuple[str, Callable[[], object], str]] = {
     "needs_cc": ("C compiler", has_compiler, "no C compiler was found (Debian: apt install gcc libc6-dev)"),
     "needs_postgresql": (
         "PostgreSQL",
-        has_postgresql,
-        "PostgreSQL's server or psycopg is missing (Debian: apt install postgresql; pip install 'troth[bench]')",
+        partial(has_server, PostgreSQL, "psycopg"),
+        "PostgreSQL's server or psycopg is missing (Debian: apt install postgresql; pip install 'troth[postgresql]')",
+    ),
+    "needs_mariadb": (
+        "MariaDB",
+        partial(has_server, MariaDB, "pymysql"),
+        "MariaDB's server or PyMySQL is missing (Debian: apt install mariadb-server; pip install 'troth[mariadb]')",
     ),
     "needs_root": ("root", is_root, "needs root"),
 }
-"""Markers: the tool, whether it is there, and what to say when not."""
+"""Markers: the tool, whether it is there, and what to say when not. The fixtures `postgresql` and `mariadb` stand for
+theirs."""
+SERVERS = {"needs_postgresql", "needs_mariadb"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -74,11 +90,18 @@ def pytest_report_header() -> str:
     return f"tools: {tools}{'; nothing may be skipped' if STRICT else ''}"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        for marker, (_, found, reason) in NEEDS.items():
-            if item.get_closest_marker(marker) and not found():
-                item.add_marker(pytest.mark.skip(reason=reason))
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker, (_, found, reason) in NEEDS.items():
+        if needs(item, marker) and not found():
+            if SERVERS_REQUIRED and marker in SERVERS:
+                pytest.fail(f"TROTH_REQUIRE_SERVERS=1, and {reason}", pytrace=False)
+            pytest.skip(reason)
+
+
+def needs(item: pytest.Item, marker: str) -> bool:
+    fixtures = getattr(item, "fixturenames", ())
+    return item.get_closest_marker(marker) is not None or marker.removeprefix("needs_") in fixtures
 
 
 @pytest.hookimpl(wrapper=True)
@@ -121,3 +144,42 @@ def faketime_library() -> Path:
     library = libfaketime()
     assert library is not None
     return library
+
+
+_DATABASES = count(1)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """One server for all tests. A test may kill it and start it again; what it prepares it does in its own database."""
+    with PostgreSQL() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    """As `postgresql`."""
+    with MariaDB() as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql_database(postgresql: PostgreSQL) -> Iterator[Database]:
+    """A new one for the test, dropped after it with what is prepared there."""
+    yield from _database(postgresql)
+
+
+@pytest.fixture
+def mariadb_database(mariadb: MariaDB) -> Iterator[Database]:
+    """As `postgresql_database`; what is prepared in other databases goes with it."""
+    yield from _database(mariadb)
+
+
+def _database(server: Server) -> Iterator[Database]:
+    database = server.create(f"test_{next(_DATABASES)}")
+    try:
+        yield database
+    finally:
+        if not server.running:
+            server.start()
+        database.drop()
