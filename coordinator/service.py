@@ -50,6 +50,9 @@ LIST_DEFAULT = 100
 _READING = frozenset({"check", "read"})
 """Operations that leave the resource as it was."""
 
+_SAYING = frozenset({"custom", "sql"})
+"""Operations that say themselves whether they do."""
+
 _ENDED = {
     Outcome.COMMITTED: State.STATE_COMMITTED,
     Outcome.ABORTED: State.STATE_ABORTED,
@@ -119,10 +122,9 @@ def _branch_of(branch: types_pb2.Branch) -> Branch:
         kind = operation.WhichOneof("kind")
         if kind is None:
             raise _bad(f"operation {operation.position} at {branch.participant!r} says not what to do")
-        if kind == "read":
-            reads = True
-        elif kind not in _READING and not (kind == "custom" and operation.custom.read_only):
-            read_only = False
+        looks = kind in _READING or (kind in _SAYING and getattr(operation, kind).read_only)
+        read_only = read_only and looks
+        reads = reads or kind == "read" or (kind == "sql" and looks)
     encoded = branch.operations.SerializeToString(deterministic=True)
     return Branch(branch.participant, encoded, read_only, reads, len(operations))
 

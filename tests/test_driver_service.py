@@ -49,14 +49,17 @@ def test_a_branch_is_read_only_when_all_it_does_is_check_and_read() -> None:
     check = types_pb2.Operation(table="t", check=types_pb2.Check(exists=True))
     looks = types_pb2.Operation(custom=types_pb2.Custom(name="look", read_only=True))
     does = types_pb2.Operation(custom=types_pb2.Custom(name="do"))
-    branches = service.submission_of(
-        submission({"a": [check], "b": [check, read("x"), looks], "c": [read("x"), add("x", 1)], "d": [does]})
-    ).branches
+    counts = types_pb2.Operation(sql=types_pb2.Sql(statement="SELECT count(*) AS n FROM t", read_only=True))
+    empties = types_pb2.Operation(sql=types_pb2.Sql(statement="DELETE FROM t"))
+    asked = {"a": [check], "b": [check, read("x"), looks], "c": [read("x"), add("x", 1)], "d": [does]}
+    branches = service.submission_of(submission({**asked, "e": [check, counts], "f": [counts, empties]})).branches
     assert [(b.participant, b.read_only, b.reads) for b in branches] == [
         ("a", True, False),
         ("b", True, True),
         ("c", False, True),
         ("d", False, False),
+        ("e", True, True),
+        ("f", False, True),
     ]
 
 

@@ -214,6 +214,7 @@ BAD_OPERATIONS: dict[str, tuple[Operation, str]] = {
     "add to text": (op.add("accounts", "x", "note", 1), "wrong_type"),
     "add to a key": (op.add("items", 1, "id", 1), "bad_operation"),
     "an operation of a user's own": (op.custom("transfer"), "bad_operation"),
+    "a statement": (op.sql("UPDATE accounts SET balance = 0"), "bad_operation"),
     "NULL where it may not be": (account("x", balance=None), "not_null"),
     "no key": (Operation(table="accounts", insert=types_pb2.Insert()), "bad_key"),
     "a key that is nothing": (Operation(table="accounts", key=[Value()], read=types_pb2.Read()), "wrong_type"),

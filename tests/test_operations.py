@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 
 from troth import operations
 from troth.cli.jsonlines import parse_transaction, read_transactions
+from troth.cli.render import row_json, row_text
 from troth.cli.text import parse_operation, transaction_of
+from troth.client.results import Row
 from troth.errors import BadInput
 from troth.ids import new_id, time_of
 from troth.operations import Transaction, parse_row, row_name
+from troth.v1 import types_pb2
 from troth.v1.types_pb2 import Operation, Value
 from troth.values import INTEGER_MAX, INTEGER_MIN, from_value, json_to_value, to_value, value_to_json
 
@@ -179,6 +182,13 @@ def test_append_leaves_the_given_operation_as_it_was() -> None:
         (lambda: operations.check("t", 1, equals=1), "a column with"),
         (lambda: operations.check("t", 1, "c", at_most=None), "not NULL"),
         (lambda: operations.custom("pay", {1, 2}), "JSON"),
+        (lambda: operations.sql(""), "expected a statement"),
+        (lambda: operations.sql("SELECT '\0'"), "NUL"),
+        (lambda: operations.sql("SELECT %s", "x"), "a sequence of values"),
+        (lambda: operations.sql("SELECT %s", [{1}]), "not set"),
+        (lambda: operations.sql("SELECT 1", rows=-1), "a count of rows"),
+        (lambda: operations.sql("SELECT 1", rows=True), "a count of rows"),
+        (lambda: operations.sql("SELECT 1", rows=2**63), "a count of rows"),
     ],
 )
 def test_malformed_operations_are_bad_input(make: Any, message: str) -> None:
@@ -206,6 +216,12 @@ SAME = [
     ("check accounts/alice exists", operations.check("accounts", "alice", exists=True)),
     ("check accounts/alice absent", operations.check("accounts", "alice", exists=False)),
     ("read accounts/17", operations.read("accounts", "17")),
+    ("sql 'DELETE FROM t'", operations.sql("DELETE FROM t")),
+    (
+        "sql 'UPDATE t SET a = %s WHERE b = %s' rows=0 =5 :=5",
+        operations.sql("UPDATE t SET a = %s WHERE b = %s", ["5", 5], rows=0),
+    ),
+    ("sql 'SELECT a FROM t' read-only = rows=1", operations.sql("SELECT a FROM t", [""], rows=1, read_only=True)),
     ("insert t/1 empty= url=http://x/?a=b", operations.insert("t", "1", {"empty": "", "url": "http://x/?a=b"})),
     (
         """insert t/1 'b:={"$base64": true, "encoded": "AAE="}'""",
@@ -248,6 +264,11 @@ def test_text_says_what_the_builder_makes(text: str, expected: Operation) -> Non
         ("p1: check a/b c>1", "token 4: expected column=value"),
         ("p1: check a/b exists now", "token 5: expected nothing more, found 'now'"),
         ("p1: read a/b c", "token 4: expected nothing more"),
+        ("p1: sql", "token 3: expected a statement, in quotes, found nothing"),
+        ("p1: sql DELETE FROM t", "token 4: expected a parameter as =text or :=json, rows=COUNT or read-only"),
+        ("p1: sql DELETE rows=-1", "token 4: expected a parameter"),
+        ("p1: sql DELETE rows=1 rows=1", "token 5: expected a parameter"),
+        ("p1: sql SELECT :={", "token 4: not JSON"),
     ],
 )
 def test_an_error_in_text_says_which_token_and_what_was_expected(text: str, message: str) -> None:
@@ -285,6 +306,10 @@ def _json_of(operation: Operation) -> dict[str, Any]:
             body[field.name] = value_to_json(value) if isinstance(value, Value) else value
         if found.HasField("exists") if kind == "check" else False:
             body["exists"] = found.exists
+    elif kind == "sql":
+        listed = [value_to_json(value) for value in found.parameters]
+        body = {"statement": found.statement, "parameters": listed, "read_only": found.read_only}
+        body |= {"rows": found.rows} if found.HasField("rows") else {}
     return {kind: body}
 
 
@@ -299,6 +324,13 @@ any_operation = st.one_of(
     st.builds(operations.add, names, keys, names, numbers, min=st.none() | numbers, max=st.none() | numbers),
     st.builds(operations.check, names, keys, names, equals=scalars),
     st.builds(operations.check, names, keys, exists=st.booleans()),
+    st.builds(
+        operations.sql,
+        names,
+        st.lists(scalars, max_size=3),
+        rows=st.none() | st.integers(0, INTEGER_MAX),
+        read_only=st.booleans(),
+    ),
 )
 
 
@@ -362,6 +394,18 @@ def _column_of(line: str, mark: str) -> int:
             "1}",
             "expected true or false",
         ),
+        (
+            '{"operations": [{"participant": "p", "sql": {"statement": "x", "parameters": [1, [2]]}}]}',
+            "[2]",
+            "one value",
+        ),
+        (
+            '{"operations": [{"participant": "p", "sql": {"statement": "x", "parameters": 7}}]}',
+            "7}",
+            "a list of values",
+        ),
+        ('{"operations": [{"participant": "p", "sql": {"statement": "x", "rows": 1.5}}]}', "1.5", "a count of rows"),
+        ('{"operations": [{"participant": "p", "sql": {"rows": 1}}]}', '{"rows"', "'statement' is missing"),
         ("[1]", "[1]", "expected an object, found a list"),
     ],
 )
@@ -431,3 +475,11 @@ def test_a_blob_is_written_as_sqlite_utils_writes_it() -> None:
 @pytest.mark.parametrize("key", [b"ab", bytearray(b"ab"), memoryview(b"ab")])
 def test_bytes_of_any_kind_are_one_value_of_a_key(key: Any) -> None:
     assert [part.blob for part in operations.read("t", key).key] == [b"ab"]
+
+
+def test_a_row_of_a_statement_is_shown_without_a_table_and_a_key() -> None:
+    message = types_pb2.Row(position=2, participant="p1", present=True)
+    message.values.add(name="total").value.integer = 5
+    row = Row.of(message)
+    assert row_json(row) == {"participant": "p1", "operation": 2, "present": True, "values": {"total": 5}}
+    assert row_text(row) == "p1 total=5"

@@ -165,6 +165,7 @@ def test_a_parent_that_no_row_can_be_is_refused(resource: SQLiteResource) -> Non
         (check("accounts", 1, "balance", at_least=None), "BAD_OPERATION"),
         (types_pb2.Operation(table="accounts"), "BAD_OPERATION"),
         (types_pb2.Operation(custom=types_pb2.Custom(name="x")), "BAD_OPERATION"),
+        (types_pb2.Operation(sql=types_pb2.Sql(statement="DELETE FROM accounts")), "BAD_OPERATION"),
     ],
 )
 def test_what_cannot_be_run_whatever_the_data(

@@ -18,7 +18,7 @@ from troth.ids import new_id
 from troth.v1 import types_pb2
 from troth.v1.coordinator_pb2 import SubmitRequest
 from troth.v1.types_pb2 import Branch, Operation, Value
-from troth.values import Scalar, checked_text, set_value, to_value, value_text
+from troth.values import INTEGER_MAX, Scalar, checked_text, set_value, to_value, value_text
 
 Key: TypeAlias = Scalar | Sequence[Scalar]
 """A primary key: its only value, or one value for each column in primary-key order."""
@@ -129,6 +129,31 @@ def custom(name: str, body: Any = None, *, read_only: bool = False) -> Operation
         raise BadInput(f"custom {name}: the body must be JSON: {error}") from error
     checked = checked_text(_named(name, "the operation's name"))
     return Operation(custom=types_pb2.Custom(name=checked, body=text, read_only=read_only))
+
+
+def sql(
+    statement: str, parameters: Iterable[Scalar] = (), *, rows: int | None = None, read_only: bool = False
+) -> Operation:
+    """A statement of the database's own, at a participant in front of PostgreSQL or MariaDB: `%s` where a parameter
+    goes, `%%` for a percent sign. NO when it fails, or touches other than `rows` rows. With `read_only` it may only
+    read, and the rows it finds come back with the outcome."""
+    if isinstance(parameters, _BYTES_OR_TEXT):
+        raise BadInput(f"sql: the parameters are a sequence of values, found {parameters!r}")
+    made = Operation()
+    made.sql.statement = checked_text(_named(statement, "a statement"), "a statement")
+    for parameter in parameters:
+        set_value(made.sql.parameters.add(), parameter)
+    if rows is not None:
+        made.sql.rows = row_count(rows)
+    made.sql.read_only = read_only
+    return made
+
+
+def row_count(found: int) -> int:
+    """A count of rows. Raises BadInput."""
+    if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= INTEGER_MAX:
+        raise BadInput(f"expected a count of rows, found {found!r}")
+    return found
 
 
 def _on(table: str, key: Key) -> Operation:
@@ -270,6 +295,12 @@ class Transaction:
     def custom(self, name: str, body: Any = None, *, read_only: bool = False) -> Self:
         """See `troth.operations.custom`."""
         return self._then(custom(name, body, read_only=read_only))
+
+    def sql(
+        self, statement: str, parameters: Iterable[Scalar] = (), *, rows: int | None = None, read_only: bool = False
+    ) -> Self:
+        """See `troth.operations.sql`."""
+        return self._then(sql(statement, parameters, rows=rows, read_only=read_only))
 
     def _then(self, operation: Operation) -> Self:
         if self._participant is None:

@@ -42,7 +42,7 @@ class Replay:
         """`path` is for the scratch database, `real` the URI of the participant's file."""
         self.whole = whole
         self.skipped = 0
-        """Operations that are of no table of the file: custom ones, and of tables or columns that are gone."""
+        """Operations that are of no table of the file: custom ones, statements, and those of what is gone."""
         self._connection = sqlite3.connect(path, uri=True, isolation_level=None, cached_statements=STATEMENTS)
         self._connection.text_factory = lambda raw: raw.decode(errors="replace")
         self._execute = self._connection.execute
@@ -66,7 +66,7 @@ class Replay:
         if kind in ("read", "check"):
             return
         twin = self._by_name.get(operation.table) or self._by_name.get(operation.table.lower())
-        if twin is None or kind == "custom" or len(operation.key) != len(twin.key):
+        if twin is None or kind in ("custom", "sql") or len(operation.key) != len(twin.key):
             self.skipped += 1
             return
         key = [twin.stored(n, value) for n, value in zip(twin.key, operation.key, strict=True)]

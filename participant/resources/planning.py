@@ -148,10 +148,17 @@ def _no_table(catalog: Catalog, position: int, name: str, key: list[types_pb2.Va
     return No(reasons.reason(code, message, operation=position, table=name, key=key))
 
 
+_ELSEWHERE = {
+    "custom": "this resource has no operations of its own",
+    "sql": "statements run at PostgreSQL and MariaDB participants only: here, use operations on rows",
+}
+"""What this resource does not do, and why."""
+
+
 def _operation(branch: _Branch, operation: types_pb2.Operation) -> None:
     kind = operation.WhichOneof("kind")
-    if kind is None or kind == "custom":
-        message = "this resource has no operations of its own" if kind else "the operation says nothing to do"
+    if kind is None or kind in _ELSEWHERE:
+        message = _ELSEWHERE[kind] if kind else "the operation says nothing to do"
         raise No(reasons.reason(Code.CODE_BAD_OPERATION, message, operation=operation.position, table=operation.table))
     target = target_of(branch.catalog, operation.position, operation.table, operation.key)
     _KINDS[kind](branch, target, operation)

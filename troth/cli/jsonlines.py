@@ -173,6 +173,18 @@ def _custom(found: Any, path: Path) -> Operation:
     return _checked(path, operations.custom, name, fields.get("body"), read_only=read_only)
 
 
+def _sql(found: Any, path: Path) -> Operation:
+    fields = _fields(found, path, required={"statement"}, optional={"parameters", "rows", "read_only"})
+    listed = fields.get("parameters", [])
+    if not isinstance(listed, list):
+        raise _Wrong((*path, "parameters"), f"expected a list of values, found {_kind(listed)}")
+    parameters = [_scalar(value, (*path, "parameters", i)) for i, value in enumerate(listed)]
+    rows = _checked((*path, "rows"), operations.row_count, fields["rows"]) if "rows" in fields else None
+    read_only = _bool(fields.get("read_only", False), (*path, "read_only"))
+    statement = _text(fields["statement"], (*path, "statement"))
+    return _checked(path, operations.sql, statement, parameters, rows=rows, read_only=read_only)
+
+
 _KINDS: dict[str, Callable[[Any, Path], Operation]] = {
     "insert": _writes(operations.insert),
     "update": _writes(operations.update),
@@ -182,6 +194,7 @@ _KINDS: dict[str, Callable[[Any, Path], Operation]] = {
     "check": _check,
     "read": _row_only(operations.read),
     "custom": _custom,
+    "sql": _sql,
 }
 
 

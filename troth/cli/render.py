@@ -57,10 +57,11 @@ def row_json(row: Row) -> dict[str, Any]:
     found: dict[str, Any] = {
         "participant": row.participant,
         "operation": row.position,
-        "table": row.table,
-        "key": key_to_json(to_value(part) for part in row.key),
-        "present": row.present,
     }
+    if row.table:  # A row of `sql` is of no table.
+        found["table"] = row.table
+        found["key"] = key_to_json(to_value(part) for part in row.key)
+    found["present"] = row.present
     if row.values is not None:
         found["values"] = {name: scalar_to_json(value) for name, value in row.values.items()}
     return found

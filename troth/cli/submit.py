@@ -82,6 +82,7 @@ def command(
       PARTICIPANT: add TABLE/KEY column NUMBER min=NUMBER max=NUMBER
       PARTICIPANT: check TABLE/KEY column=v (or column>=v, column<=v, exists, absent)
       PARTICIPANT: read TABLE/KEY
+      PARTICIPANT: sql 'STATEMENT WITH %s' =text :=json rows=COUNT read-only
 
     A composite key is written stock/berlin/widget, a slash inside as %2F. Keys and values become the column's declared
     type. A line of FILE is one transaction; id and timeout_s are optional:

@@ -3,6 +3,10 @@
 Tokens are split as a POSIX shell would. `column=text` sends text and `column:=json` sends a JSON value, as in HTTPie;
 keys are sent as text. The participant converts what it gets to the column's declared type, without loss or not at all.
 An empty key cannot be written here, for it would be a slip most of the time; JSON Lines can.
+
+A statement is one token, in quotes, and its parameters are columns without a name:
+
+    p1: sql 'UPDATE accounts SET note = %s WHERE balance < %s' =poor :=100 rows=1
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from troth.values import Scalar
 
 _ASSIGNMENT = re.compile(r"(?P<column>.+?)(?P<sign>:=|>=|<=|=)(?P<text>.*)", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_ROWS = re.compile(r"rows=\d{1,18}", re.ASCII)
 _CHECKS = {"=": "equals", ":=": "equals", ">=": "at_least", "<=": "at_most"}
 _PRESENCE = {"exists": True, "absent": False}
 
@@ -171,6 +176,24 @@ def _check(tokens: _Tokens) -> Operation:
     return operations.check(table, key, column, **{_CHECKS[sign]: value})  # type: ignore[arg-type]
 
 
+def _sql(tokens: _Tokens) -> Operation:
+    statement = tokens.take("a statement, in quotes")
+    parameters: list[Scalar] = []
+    rows: int | None = None
+    read_only = False
+    while tokens.more():
+        word = tokens.take("")
+        if word.startswith((":=", "=")):
+            parameters.append(json_scalar(word[2:]) if word.startswith(":=") else word[1:])
+        elif rows is None and _ROWS.fullmatch(word):
+            rows = int(word.removeprefix("rows="))
+        elif word == "read-only" and not read_only:
+            read_only = True
+        else:
+            tokens.fail("a parameter as =text or :=json, rows=COUNT or read-only")
+    return operations.sql(statement, parameters, rows=rows, read_only=read_only)
+
+
 def _number(tokens: _Tokens, text: str) -> int | float:
     if not _NUMBER.fullmatch(text):
         tokens.fail("a number")
@@ -188,4 +211,5 @@ _VERBS: dict[str, Callable[[_Tokens], Operation]] = {
     "add": _add,
     "check": _check,
     "read": _read,
+    "sql": _sql,
 }

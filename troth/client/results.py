@@ -17,16 +17,17 @@ _OUTCOMES: Mapping[int, Outcome] = {int(outcome): outcome for outcome in Outcome
 
 @dataclass(frozen=True)
 class Row:
-    """A row that a `read` brought back; `row["balance"]` is a column."""
+    """A row that a `read` or a read-only `sql` brought back; `row["balance"]` is a column."""
 
     participant: str
     table: str
+    """Empty for a row of `sql`, as its key is."""
     key: tuple[Scalar, ...]
     """In primary-key order."""
     values: dict[str, Scalar] | None
-    """Every column in the table's order; None when there is no such row."""
+    """Every column in the order of the table or of the statement; None when there is no such row."""
     position: int = 0
-    """Of the `read` in the transaction."""
+    """Of that operation in the transaction."""
 
     @classmethod
     def of(cls, message: types_pb2.Row) -> Self:

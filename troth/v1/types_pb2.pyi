@@ -140,7 +140,7 @@ class Column(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[_Union[Value, _Mapping]] = ...) -> None: ...
 
 class Operation(_message.Message):
-    __slots__ = ("position", "table", "key", "insert", "update", "upsert", "delete", "add", "check", "read", "custom")
+    __slots__ = ("position", "table", "key", "insert", "update", "upsert", "delete", "add", "check", "read", "custom", "sql")
     POSITION_FIELD_NUMBER: _ClassVar[int]
     TABLE_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
@@ -152,6 +152,7 @@ class Operation(_message.Message):
     CHECK_FIELD_NUMBER: _ClassVar[int]
     READ_FIELD_NUMBER: _ClassVar[int]
     CUSTOM_FIELD_NUMBER: _ClassVar[int]
+    SQL_FIELD_NUMBER: _ClassVar[int]
     position: int
     table: str
     key: _containers.RepeatedCompositeFieldContainer[Value]
@@ -163,7 +164,8 @@ class Operation(_message.Message):
     check: Check
     read: Read
     custom: Custom
-    def __init__(self, position: _Optional[int] = ..., table: _Optional[str] = ..., key: _Optional[_Iterable[_Union[Value, _Mapping]]] = ..., insert: _Optional[_Union[Insert, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., upsert: _Optional[_Union[Upsert, _Mapping]] = ..., delete: _Optional[_Union[Delete, _Mapping]] = ..., add: _Optional[_Union[Add, _Mapping]] = ..., check: _Optional[_Union[Check, _Mapping]] = ..., read: _Optional[_Union[Read, _Mapping]] = ..., custom: _Optional[_Union[Custom, _Mapping]] = ...) -> None: ...
+    sql: Sql
+    def __init__(self, position: _Optional[int] = ..., table: _Optional[str] = ..., key: _Optional[_Iterable[_Union[Value, _Mapping]]] = ..., insert: _Optional[_Union[Insert, _Mapping]] = ..., update: _Optional[_Union[Update, _Mapping]] = ..., upsert: _Optional[_Union[Upsert, _Mapping]] = ..., delete: _Optional[_Union[Delete, _Mapping]] = ..., add: _Optional[_Union[Add, _Mapping]] = ..., check: _Optional[_Union[Check, _Mapping]] = ..., read: _Optional[_Union[Read, _Mapping]] = ..., custom: _Optional[_Union[Custom, _Mapping]] = ..., sql: _Optional[_Union[Sql, _Mapping]] = ...) -> None: ...
 
 class Insert(_message.Message):
     __slots__ = ("values",)
@@ -226,6 +228,18 @@ class Custom(_message.Message):
     body: str
     read_only: bool
     def __init__(self, name: _Optional[str] = ..., body: _Optional[str] = ..., read_only: _Optional[bool] = ...) -> None: ...
+
+class Sql(_message.Message):
+    __slots__ = ("statement", "parameters", "rows", "read_only")
+    STATEMENT_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    READ_ONLY_FIELD_NUMBER: _ClassVar[int]
+    statement: str
+    parameters: _containers.RepeatedCompositeFieldContainer[Value]
+    rows: int
+    read_only: bool
+    def __init__(self, statement: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[Value, _Mapping]]] = ..., rows: _Optional[int] = ..., read_only: _Optional[bool] = ...) -> None: ...
 
 class Operations(_message.Message):
     __slots__ = ("operations",)
