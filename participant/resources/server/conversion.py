@@ -1,0 +1,204 @@
+"""Values between the wire and a server: converted without loss to the column's declared type, or refused, before any
+lock is taken (DESIGN section 3). What the five kinds of SQLite take, the same kinds take here.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from decimal import Context, Decimal, Inexact, InvalidOperation
+from uuid import UUID
+
+from participant.resources import conversion
+from participant.resources.conversion import Unfit
+from participant.resources.server.catalog import Column, Kind, Number
+from troth.v1.types_pb2 import Value
+
+SqlValue = bool | int | float | Decimal | str | bytes | None
+"""A value on its way to a server."""
+
+EXACT = Context(prec=1200, traps=[Inexact, InvalidOperation])
+"""Decimal arithmetic that never rounds."""
+
+_DECIMAL = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d{1,3})?", re.ASCII)
+_DECIMAL_CHARACTERS_MAX = 400
+_REAL_DIGITS_MAX = 15
+"""Every decimal of so many digits survives a double (DBL_DIG in C); of more it may be another one's neighbour."""
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(?P<offset>Z|[+-]\d\d(:?\d\d)?)?", re.ASCII)
+
+
+def to_sql(value: Value, column: Column) -> SqlValue:
+    """`value` as the column holds it, in the one way in which it is written (so that it can name a lock); None for
+    NULL. Raises Unfit."""
+    fitted = to_unbounded(value, column)
+    if isinstance(fitted, int | float | Decimal) and (
+        (column.low is not None and fitted < column.low) or (column.high is not None and fitted > column.high)
+    ):
+        raise _unfit(fitted, column)
+    return fitted
+
+
+def to_unbounded(value: Value, column: Column) -> SqlValue:
+    """The same without regard to the bounds of numbers: what is added to the column, or what bounds a sum."""
+    which = value.WhichOneof("kind")
+    if which is None:
+        raise Unfit("no value")
+    if which == "null":
+        return None
+    raw = getattr(value, which)
+    fitted = _FITS[column.kind](raw, column)
+    if fitted is None:
+        raise _unfit(raw, column)
+    return fitted
+
+
+def to_value(raw: SqlValue, column: Column) -> Value:
+    """What a dialect has read, as the wire has it: an int, float, bool or bytes for the kinds that are one, otherwise
+    text. A number that no finite double is comes as text too."""
+    if raw is None:
+        return Value(null=True)
+    if isinstance(raw, bool):
+        return Value(boolean=raw)
+    if isinstance(raw, int):
+        return Value(integer=raw)
+    if isinstance(raw, float):
+        return Value(real=raw) if abs(raw) < float("inf") else Value(text=str(raw))
+    if isinstance(raw, bytes):
+        return Value(blob=raw)
+    if isinstance(raw, Decimal):
+        return Value(text=f"{raw:f}")
+    return Value(text=raw.rstrip(" ") if column.kind is Kind.PADDED else raw)
+
+
+def _unfit(raw: SqlValue, column: Column) -> Unfit:
+    shown = f"{len(raw)} bytes" if isinstance(raw, bytes) else str(raw) if isinstance(raw, Decimal) else repr(raw)
+    if column.kind is Kind.OTHER:
+        return Unfit(f"{shown} cannot become type {column.declared} by an operation on a row: use sql")
+    return Unfit(f"{shown} does not fit type {column.declared} without loss")
+
+
+def _as(kind: conversion.Kind) -> Callable[[SqlValue], conversion.SqlValue]:
+    """What SQLite's kind takes, None for what it does not."""
+
+    def fit(raw: SqlValue) -> conversion.SqlValue:
+        assert not isinstance(raw, Decimal)
+        try:
+            return conversion.fit(raw, kind)
+        except Unfit:
+            return None
+
+    return fit
+
+
+_integer, _real = _as(conversion.Kind.INTEGER), _as(conversion.Kind.REAL)
+_text, _blob, _boolean = _as(conversion.Kind.TEXT), _as(conversion.Kind.BLOB), _as(conversion.Kind.BOOLEAN)
+
+
+def _single(raw: SqlValue, column: Column) -> SqlValue:
+    fitted = _real(raw)
+    assert fitted is None or isinstance(fitted, float)
+    try:
+        return fitted if fitted is not None and struct.unpack("f", struct.pack("f", fitted))[0] == fitted else None
+    except OverflowError:
+        return None
+
+
+def _decimal(raw: SqlValue, column: Column) -> Decimal | None:
+    if isinstance(raw, bool | bytes):
+        return None
+    text = repr(raw) if isinstance(raw, float) else str(raw)
+    if len(text) > _DECIMAL_CHARACTERS_MAX or not _DECIMAL.fullmatch(text):
+        return None
+    number = Decimal(text)
+    if isinstance(raw, float) and len(number.normalize().as_tuple().digits) > _REAL_DIGITS_MAX:
+        return None
+    try:  # 12.5 and 12.50 are one number: where the type says how many digits, they are written so
+        number = number if column.scale is None else number.quantize(Decimal(1).scaleb(-column.scale), context=EXACT)
+    except (Inexact, InvalidOperation):
+        return None
+    return number if number else abs(number)
+
+
+def _bounded_text(raw: SqlValue, column: Column) -> str | None:
+    text = _text(raw)
+    if not isinstance(text, str):
+        return None
+    too_long = (column.characters is not None and len(text) > column.characters) or (
+        column.octets is not None and len(text.encode()) > column.octets
+    )
+    return None if too_long or (column.labels is not None and text not in column.labels) else text
+
+
+def _padded(raw: SqlValue, column: Column) -> str | None:
+    text = _bounded_text(raw, column)
+    return None if text is None or text.endswith(" ") else text
+
+
+def _bounded_blob(raw: SqlValue, column: Column) -> SqlValue:
+    blob = _blob(raw)
+    assert blob is None or isinstance(blob, bytes)
+    return None if blob is None or (column.octets is not None and len(blob) > column.octets) else blob
+
+
+def _bool(raw: SqlValue, column: Column) -> bool | None:
+    found = _boolean(raw)
+    return None if found is None else bool(found)
+
+
+def _uuid(raw: SqlValue, column: Column) -> str | None:
+    if not isinstance(raw, str) or not _UUID.fullmatch(raw):
+        return None
+    return str(UUID(raw))
+
+
+def _date(raw: SqlValue, column: Column) -> str | None:
+    try:
+        return date.fromisoformat(raw).isoformat() if isinstance(raw, str) and _DATE.fullmatch(raw) else None
+    except ValueError:
+        return None
+
+
+def _time(raw: SqlValue, column: Column) -> str | None:
+    matched = _TIME.fullmatch(raw) if isinstance(raw, str) else None
+    if matched is None or (matched["offset"] is not None) is not (column.kind is Kind.MOMENT):
+        return None
+    try:
+        found = datetime.fromisoformat(matched[0])
+        found = found.astimezone(UTC) if found.tzinfo else found
+    except (ValueError, OverflowError):
+        return None
+    if column.scale is not None and found.microsecond % 10 ** (6 - column.scale):
+        return None
+    return found.isoformat(sep=" ")
+
+
+def _other(raw: SqlValue, column: Column) -> None:
+    return None
+
+
+_FITS: dict[Kind, Callable[[SqlValue, Column], SqlValue]] = {
+    Kind.INTEGER: lambda raw, column: _integer(raw),
+    Kind.REAL: lambda raw, column: _real(raw),
+    Kind.SINGLE: _single,
+    Kind.DECIMAL: _decimal,
+    Kind.TEXT: _bounded_text,
+    Kind.PADDED: _padded,
+    Kind.BLOB: _bounded_blob,
+    Kind.BOOLEAN: _bool,
+    Kind.UUID: _uuid,
+    Kind.DATE: _date,
+    Kind.TIMESTAMP: _time,
+    Kind.MOMENT: _time,
+    Kind.OTHER: _other,
+}
+
+
+def minus(number: Number, by: Number) -> Number:
+    """Exactly, for integers and decimals."""
+    if isinstance(number, Decimal) or isinstance(by, Decimal):
+        return EXACT.subtract(Decimal(number), Decimal(by))
+    return number - by
