@@ -1,0 +1,211 @@
+"""The connections of one incarnation: as many for work as allowed, a few for ends, and the keeper.
+
+What waits for a lock inside the server waits on a connection for work; commits, aborts and questions have connections
+of their own, so that what would let the waiting go on is never behind it. The keeper holds an advisory lock on the
+participant's identity, and no other connection is made without it: of two processes with one identity only one works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from hashlib import blake2b
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from participant.resources.outside import ResourceRefused
+from participant.resources.postgresql.session import Lost, Query, Session, Unit, text
+
+ENDERS = 4
+"""Connections for ends: each carries out one end at a time, and the server forces several to disk at once."""
+FENCE_WITHIN_S = 10.0
+"""How long an earlier incarnation is waited for at start."""
+_LOOK_AGAIN_S = 0.05
+_CONNECT_WITHIN_S = 5
+_SILENT_S = 10
+"""After which a connection whose other side does not answer is given up by the system."""
+
+
+class Fenced(Exception):
+    """Another process works for this identity now."""
+
+
+class Unavailable(Exception):
+    """No connection for work became free in time."""
+
+
+class Pool:
+    """Raises psycopg.OperationalError wherever a connection has to be made and cannot be."""
+
+    def __init__(self, dsn: str, identity: str, settings: dict[str, str], size: int) -> None:
+        """`settings` are what every session begins with, and RESET ALL returns to. Raises psycopg.ProgrammingError for
+        a DSN that is none."""
+        self.name = f"troth:{identity}:{secrets.token_hex(4)}"
+        """What its connections are called in pg_stat_activity: the identity, and this incarnation."""
+        self._family = f"troth:{identity}:"
+        options = [conninfo_to_dict(dsn).get("options"), *(f"-c {name}={value}" for name, value in settings.items())]
+        self._conninfo = make_conninfo(
+            dsn,
+            application_name=self.name,
+            client_encoding="UTF8",
+            options=" ".join(str(option) for option in options if option),
+            connect_timeout=conninfo_to_dict(dsn).get("connect_timeout", _CONNECT_WITHIN_S),
+            keepalives_idle=_SILENT_S // 2,
+            keepalives_interval=1,
+            keepalives_count=_SILENT_S // 2,
+            tcp_user_timeout=_SILENT_S * 1000,
+        )
+        self._key = str(int.from_bytes(blake2b(identity.encode(), digest_size=8).digest(), signed=True))
+        self._free = asyncio.Semaphore(size)
+        self._idle: list[Session] = []
+        self._all: set[Session] = set()
+        self._enders: list[Session | None] = [None] * ENDERS
+        self._next = 0
+        self._keeper: Session | None = None
+        self._making = asyncio.Lock()
+        self._resets: set[asyncio.Task[None]] = set()
+
+    async def fence(self) -> None:
+        """Waits until this incarnation is the only one at the server. Raises ResourceRefused."""
+        self._keeper = await self._connect()
+        deadline = asyncio.get_running_loop().time() + FENCE_WITHIN_S
+        while not await self._try_lock(self._keeper):
+            await self._patience(deadline, await self._holder(self._keeper), "holds the lock of this participant file")
+        while others := await self._others(self._keeper):
+            await self._patience(deadline, others, "still works for an earlier incarnation of this participant file")
+
+    @asynccontextmanager
+    async def work(self, within_s: float) -> AsyncIterator[Session]:
+        """A connection for one branch, clean by the server's own word. Raises Unavailable."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._free.acquire()
+        except TimeoutError:
+            raise Unavailable(f"no connection became free within {within_s:g} s") from None
+        session = None
+        try:
+            session = await self._idle_one()
+            yield session
+        finally:
+            self._give_back(session)
+
+    async def ender(self) -> Session:
+        """A connection for one unit that stands alone; others may use it at the same time."""
+        self._next = (self._next + 1) % ENDERS
+        at = self._next
+        found = self._enders[at]
+        if found is None or found.lost:
+            async with self._making:
+                found = self._enders[at]
+                if found is None or found.lost:
+                    found = self._enders[at] = await self._made()
+        return found
+
+    def close(self) -> None:
+        for task in self._resets:
+            task.cancel()
+        for session in [*self._all, self._keeper]:
+            if session is not None:
+                session.close()
+
+    async def _idle_one(self) -> Session:
+        while self._idle:
+            session = self._idle.pop()
+            if session.lost is None:
+                return session
+        async with self._making:
+            return await self._made()
+
+    def _give_back(self, session: Session | None) -> None:
+        if session is None or session.lost:
+            self._free.release()
+        elif session.used_freely and session.idle:
+            task = asyncio.create_task(self._reset(session))
+            self._resets.add(task)
+            task.add_done_callback(self._resets.discard)
+        else:
+            if session.idle:
+                self._idle.append(session)
+            else:
+                session.close()
+            self._free.release()
+
+    async def _reset(self, session: Session) -> None:
+        """Undoes what statements of the user's did to the session, before another branch gets it."""
+        try:
+            unit = await session.ask(Query("DISCARD ALL", kept=False), within_s=_SILENT_S)
+            if unit.failure is None and session.idle:
+                session.forget_statements()
+                session.used_freely = False
+                self._idle.append(session)
+            else:
+                session.close()
+        except Lost:
+            pass
+        finally:
+            self._free.release()
+
+    async def _made(self) -> Session:
+        """A new connection, under the keeper's lock."""
+        if self._keeper is None or self._keeper.lost:
+            self._keeper = await self._connect()
+            if not await self._try_lock(self._keeper):
+                self._keeper.close()
+                raise Fenced("another process works for this participant file at the server")
+        return await self._connect()
+
+    async def _connect(self) -> Session:
+        session = await Session.connect(self._conninfo)
+        self._all = {each for each in self._all if each.lost is None} | {session}
+        return session
+
+    async def _try_lock(self, keeper: Session) -> bool:
+        unit = await _asked(keeper, Query("SELECT pg_try_advisory_lock($1::int8)", (self._key,)))
+        return text(unit.results[0], 0, 0) == "t"
+
+    async def _holder(self, keeper: Session) -> str:
+        """Who holds the lock."""
+        query = Query(
+            "SELECT a.pid::text, coalesce(host(a.client_addr), 'a local socket')"
+            " FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+            " WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted"
+            " AND (l.classid::int8 << 32 | l.objid::int8) = $1::int8",
+            (self._key,),
+        )
+        return _people(await _asked(keeper, query))
+
+    async def _others(self, keeper: Session) -> str:
+        """Who of our identity is not of this incarnation, once told to end: the lock is here, they work for nobody."""
+        query = Query(
+            "SELECT pid::text, coalesce(host(client_addr), 'a local socket'), pg_terminate_backend(pid)"
+            " FROM pg_stat_activity WHERE datname = current_database()"
+            " AND starts_with(application_name, $1) AND application_name <> $2",
+            (self._family, self.name),
+        )
+        return _people(await _asked(keeper, query))
+
+    async def _patience(self, deadline: float, who: str, what: str) -> None:
+        if who and asyncio.get_running_loop().time() > deadline:
+            end = "SELECT pg_terminate_backend(PID)"
+            raise ResourceRefused(f"PostgreSQL's {who} {what}: end that process, or run {end} there")
+        await asyncio.sleep(_LOOK_AGAIN_S)
+
+
+async def _asked(session: Session, query: Query) -> Unit:
+    """An answer to a question that any role may ask."""
+    try:
+        unit = await session.ask(query)
+    except Lost as lost:
+        raise psycopg.OperationalError(str(lost)) from lost
+    if unit.failure is not None:
+        raise psycopg.OperationalError(unit.failure.words())
+    return unit
+
+
+def _people(unit: Unit) -> str:
+    found = unit.results[0]
+    each = [f"process {text(found, row, 0)} (from {text(found, row, 1)})" for row in range(found.ntuples)]
+    return ", ".join(each)

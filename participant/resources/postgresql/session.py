@@ -1,0 +1,277 @@
+"""One connection to the server, used in libpq's pipeline mode: units of queries go out as they come, answers come back
+in order, and nobody waits in between.
+
+A *unit* is what stands between two syncs: after an error the server skips the rest of it, and goes on with the next
+(PostgreSQL's manual, 34.5). So a branch is one unit: its PREPARE TRANSACTION is not even looked at when a statement
+before has failed. All queries go by the extended protocol, which takes one statement each.
+
+psycopg makes the connection; its `pq` module (libpq itself) is used beyond that, because what its cursors cost for each
+statement is many times what libpq costs. Nothing here knows what the queries mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import psycopg
+from psycopg import pq
+from psycopg.pq import DiagnosticField, ExecStatus, TransactionStatus
+from psycopg.pq.abc import PGresult
+
+KEPT_MAX = 1000
+"""Statements that a session keeps parsed; beyond that they are parsed each time."""
+_BINARY, _TEXT = 1, 0
+_ERRORS = frozenset({ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE})
+_COPYING = frozenset({ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH})
+
+
+class Lost(Exception):
+    """The connection is gone, or silent for too long: what was asked on it may or may not have been done."""
+
+
+class Query(NamedTuple):
+    """One statement with its parameters: text, or bytes for a binary one."""
+
+    sql: str
+    parameters: tuple[str | bytes | None, ...] = ()
+    kept: bool = True
+    """Whether its text comes again and is worth keeping parsed at the server."""
+
+
+class Failure(NamedTuple):
+    """What the server said of the query that failed."""
+
+    sqlstate: str
+    message: str
+    detail: str
+    schema: str
+    table: str
+    column: str
+    constraint: str
+
+    def words(self) -> str:
+        return f"{self.message} ({self.detail})" if self.detail else self.message
+
+
+class Unit(NamedTuple):
+    """The answers to a unit: a result for each query that was carried out, and what went wrong with the next one."""
+
+    results: list[PGresult]
+    failure: Failure | None
+
+    def tag(self, at: int) -> str:
+        """The command tag of one query, as PREPARE TRANSACTION; empty when it was not carried out."""
+        return (self.results[at].command_status or b"").decode() if -len(self.results) <= at < len(self.results) else ""
+
+
+class _Pending:
+    """A unit whose answers are not all there."""
+
+    __slots__ = ("failure", "future", "left", "results")
+
+    def __init__(self, future: asyncio.Future[Unit]) -> None:
+        self.future = future
+        self.left: deque[str | None] = deque()
+        """The commands without an answer: None for a query, its text for the parse before it."""
+        self.results: list[PGresult] = []
+        self.failure: Failure | None = None
+
+
+class Session:
+    """Made by `connect`. Not to be shared by those who hold a transaction open between two units."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
+        self._connection = connection
+        self._pgconn = connection.pgconn
+        self._loop = asyncio.get_running_loop()
+        self._pending: deque[_Pending] = deque()
+        self._kept: dict[str, bytes] = {}
+        self._named = 0
+        self._result: PGresult | None = None
+        self._flushing = self._writing = False
+        self._socket = self._pgconn.socket
+        self.lost: Lost | None = None
+        self.used_freely = False
+        """Set by who runs statements of the user's, which may change what the session is set to."""
+        self.pid = self._pgconn.backend_pid
+        self.started = ""
+        """When the backend began, as the server writes it: with `pid` it names this backend and no later one."""
+
+    @classmethod
+    async def connect(cls, conninfo: str) -> Session:
+        """Raises psycopg.OperationalError."""
+        connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
+        session = cls(connection)
+        session._pgconn.nonblocking = 1
+        session._pgconn.enter_pipeline_mode()
+        session._loop.add_reader(session._socket, session._readable)
+        try:
+            unit = await session.ask(
+                Query("SELECT backend_start::text, pid::text FROM pg_stat_activity WHERE pid = pg_backend_pid()")
+            )
+        except Lost as lost:
+            raise psycopg.OperationalError(str(lost)) from lost
+        if unit.failure is None and unit.results[0].ntuples:
+            session.started = text(unit.results[0], 0, 0) or ""
+            session.pid = int(text(unit.results[0], 0, 1) or 0)
+        return session
+
+    @property
+    def announced_pid(self) -> int:
+        """The process that the connection was told it speaks to: another than `pid` behind a pooler."""
+        return self._pgconn.backend_pid
+
+    @property
+    def idle(self) -> bool:
+        """Whether, by the server's own last word, no transaction is open and nothing is under way."""
+        return self.lost is None and not self._pending and self._pgconn.transaction_status == TransactionStatus.IDLE
+
+    async def ask(self, *queries: Query, within_s: float | None = None) -> Unit:
+        """Sends a unit and waits for its answers. Raises Lost, also when they do not come in time: the connection is
+        given up then."""
+        future = self.send(queries)
+        if within_s is None:
+            return await future
+        try:
+            async with asyncio.timeout(within_s):
+                return await asyncio.shield(future)
+        except TimeoutError:
+            self._lose(f"no answer within {within_s:g} s")
+            return await future
+
+    def send(self, queries: Sequence[Query]) -> asyncio.Future[Unit]:
+        """The same without waiting. What is sent in one turn of the event loop goes out together."""
+        future: asyncio.Future[Unit] = self._loop.create_future()
+        if self.lost is not None:
+            future.set_exception(self.lost)
+            return future
+        pending = _Pending(future)
+        self._pending.append(pending)
+        try:
+            for query in queries:
+                self._send(query, pending)
+            self._pgconn.pipeline_sync()
+        except psycopg.OperationalError as error:
+            self._lose(str(error))
+            return future
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+        return future
+
+    def forget_statements(self) -> None:
+        """After DISCARD ALL, which drops them at the server."""
+        self._kept.clear()
+
+    def close(self) -> None:
+        """Lets the connection go; what waits hears Lost."""
+        self._lose("closed")
+
+    def _send(self, query: Query, pending: _Pending) -> None:
+        values = [each.encode() if isinstance(each, str) else each for each in query.parameters]
+        formats = [_BINARY if isinstance(each, bytes) else _TEXT for each in query.parameters]
+        name = self._kept.get(query.sql) if query.kept else b""
+        if name is None:
+            name = b""
+            if len(self._kept) < KEPT_MAX:
+                self._named += 1
+                name = self._kept[query.sql] = b"t%d" % self._named
+                self._pgconn.send_prepare(name, query.sql.encode())
+                pending.left.append(query.sql)
+        if name:
+            self._pgconn.send_query_prepared(name, values, formats)
+        else:
+            self._pgconn.send_query_params(query.sql.encode(), values, None, formats)
+        pending.left.append(None)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self.lost is not None:
+            return
+        try:
+            more = self._pgconn.flush()
+        except psycopg.OperationalError as error:
+            self._lose(str(error))
+            return
+        if more and not self._writing:
+            self._loop.add_writer(self._socket, self._flush)
+        elif not more and self._writing:
+            self._loop.remove_writer(self._socket)
+        self._writing = bool(more)
+
+    def _readable(self) -> None:
+        pgconn = self._pgconn
+        try:
+            pgconn.consume_input()
+            while self._pending and not pgconn.is_busy():
+                self._take(pgconn.get_result())
+        except psycopg.OperationalError as error:
+            self._lose(str(error))
+            return
+        if self.lost is None and pgconn.status != pq.ConnStatus.OK:
+            self._lose(pgconn.get_error_message())
+
+    def _take(self, result: PGresult | None) -> None:
+        """One result of the first unit; None ends each command's."""
+        pending = self._pending[0]
+        if result is None:
+            result, self._result = self._result, None
+            if result is not None and pending.left:
+                self._answered(pending, pending.left.popleft(), result)
+        elif result.status == ExecStatus.PIPELINE_SYNC:
+            self._pending.popleft()
+            if not pending.future.done():
+                pending.future.set_result(Unit(pending.results, pending.failure))
+        elif result.status in _COPYING:  # cannot be pipelined, and there is no way back
+            self._lose("COPY is not allowed in pipeline mode")
+        else:
+            self._result = result
+
+    def _answered(self, pending: _Pending, parsed: str | None, result: PGresult) -> None:
+        if result.status in _ERRORS:
+            pending.failure = pending.failure or _failure(result)
+        elif result.status != ExecStatus.PIPELINE_ABORTED:
+            if parsed is None:
+                pending.results.append(result)
+            return
+        if parsed is not None:
+            self._kept.pop(parsed, None)
+
+    def _lose(self, why: str) -> None:
+        if self.lost is not None:
+            return
+        self.lost = Lost(why.strip() or "the server closed the connection")
+        self._loop.remove_reader(self._socket)
+        if self._writing:
+            self._loop.remove_writer(self._socket)
+        self._pgconn.finish()
+        for pending in self._pending:
+            if not pending.future.done():
+                pending.future.set_exception(self.lost)
+                pending.future.exception()  # seen: nobody may be waiting
+        self._pending.clear()
+
+
+def text(result: PGresult, row: int, column: int) -> str | None:
+    """One field of a result in text format."""
+    raw = result.get_value(row, column)
+    return None if raw is None else raw.decode()
+
+
+def _failure(result: PGresult) -> Failure:
+    def field(which: DiagnosticField) -> str:
+        return (result.error_field(which) or b"").decode(errors="replace")
+
+    message = field(DiagnosticField.MESSAGE_PRIMARY) or result.get_error_message()
+    return Failure(
+        field(DiagnosticField.SQLSTATE),
+        message,
+        field(DiagnosticField.MESSAGE_DETAIL),
+        field(DiagnosticField.SCHEMA_NAME),
+        field(DiagnosticField.TABLE_NAME),
+        field(DiagnosticField.COLUMN_NAME),
+        field(DiagnosticField.CONSTRAINT_NAME),
+    )
