@@ -164,22 +164,40 @@ def mariadb() -> Iterator[MariaDB]:
 
 
 @pytest.fixture
-def postgresql_database(postgresql: PostgreSQL) -> Iterator[Database]:
-    """A new one for the test, dropped after it with what is prepared there."""
-    yield from _database(postgresql)
+def postgresql_databases(postgresql: PostgreSQL) -> Iterator[Callable[[], Database]]:
+    """Makes new ones for the test, dropped after it with what is prepared there."""
+    yield from _databases(postgresql)
 
 
 @pytest.fixture
-def mariadb_database(mariadb: MariaDB) -> Iterator[Database]:
-    """As `postgresql_database`; what is prepared in other databases goes with it."""
-    yield from _database(mariadb)
+def postgresql_database(postgresql_databases: Callable[[], Database]) -> Database:
+    """One of these."""
+    return postgresql_databases()
 
 
-def _database(server: Server) -> Iterator[Database]:
-    database = server.create(f"test_{next(_DATABASES)}")
+@pytest.fixture
+def mariadb_databases(mariadb: MariaDB) -> Iterator[Callable[[], Database]]:
+    """As `postgresql_databases`; what is prepared in other databases goes with them."""
+    yield from _databases(mariadb)
+
+
+@pytest.fixture
+def mariadb_database(mariadb_databases: Callable[[], Database]) -> Database:
+    """As `postgresql_database`."""
+    return mariadb_databases()
+
+
+def _databases(server: Server) -> Iterator[Callable[[], Database]]:
+    made: list[Database] = []
+
+    def make() -> Database:
+        made.append(server.create(f"test_{next(_DATABASES)}"))
+        return made[-1]
+
     try:
-        yield database
+        yield make
     finally:
-        if not server.running:
+        if made and not server.running:
             server.start()
-        database.drop()
+        for database in made:
+            database.drop()

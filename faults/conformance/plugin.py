@@ -1,5 +1,5 @@
 """A pytest plugin, loaded by pytest wherever Troth is installed: `pytest --troth` lists what a resource promises, rule
-by rule, and what holds. The promises are the tests of `resource.py`; without the flag nothing is printed.
+by rule, and what holds. The promises are the tests of `resource.py` and `outside.py`. Without the flag it is silent.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("faults.conformance.resource")
+pytest.register_assert_rewrite("faults.conformance.resource", "faults.conformance.outside")
 
+_CONTRACTS = {"ResourceContract", "ServerContract"}
 _RESULTS = {"passed": "holds", "failed": "violated", "skipped": "not checked"}
 _FOUND = pytest.StashKey[dict[tuple[str, str, str], str]]()
 
@@ -31,7 +32,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 def _note(item: pytest.Item, report: pytest.TestReport) -> None:
     """Of a promise that is tested several times, what is worst."""
     contract = getattr(item, "cls", None)
-    if contract is None or "ResourceContract" not in {base.__name__ for base in contract.__mro__}:
+    if contract is None or not _CONTRACTS & {base.__name__ for base in contract.__mro__}:
         return
     rule, _, promise = (getattr(item, "function", item).__doc__ or "").partition(": ")
     key = contract.__name__, rule, " ".join(promise.split())

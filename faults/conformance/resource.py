@@ -293,7 +293,8 @@ class ResourceContract:
 
 
 class OutsideContract(ResourceContract):
-    """For a resource outside of the participant's file, which must be durable by itself when a method returns."""
+    """For one that is called in the same way and keeps its data elsewhere: it must be durable by itself when a method
+    returns. (What a participant in front of a server promises, an `OutsideResource`, is in `outside.py`.)"""
 
     def test_a_commit_that_comes_again_is_applied_once(self, subject: Subject, resource: Resource) -> None:
         """Rule 5: it is told again when the process died before its own record was durable."""
