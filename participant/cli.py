@@ -117,7 +117,7 @@ def _server(kind: str, dsn: str | None, name: str, settings: ParticipantSettings
     except ModuleNotFoundError as error:
         raise ConfigError(f"--resource {kind} needs {error.name}: pip install 'troth[{kind}]'") from error
     try:
-        resource: OutsideResource = made(dsn, name, settings.lock_timeout_s, settings.connections)
+        resource: OutsideResource = made(dsn, name, lock_timeout_s=settings.lock_timeout_s, pool=settings.connections)
     except ValueError as error:
         raise ConfigError(f"--dsn: {error}") from error
     return resource

@@ -33,7 +33,7 @@ from troth.words import AttemptId, Outcome, number_of
 
 LOG, OTHER_LOG = "0123456789abcdef", "fedcba9876543210"
 FIRST, SECOND, THIRD = (AttemptId(LOG, number_of(1, sequence)) for sequence in (1, 2, 3))
-IDENTITY, STRANGER = "aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"
+NAMESPACE, STRANGER = "aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"
 SEEDS = range(5)
 STEPS = 40
 """Of one random run."""
@@ -86,10 +86,10 @@ class OutsideSubject(ABC):
         """Another one whose data are as they were here at first."""
 
     @asynccontextmanager
-    async def opened(self, identity: str = IDENTITY) -> AsyncIterator[OutsideResource]:
+    async def opened(self, namespace: str = NAMESPACE) -> AsyncIterator[OutsideResource]:
         """One life."""
         resource = self.make()
-        await resource.open(identity)
+        await resource.open(namespace)
         try:
             yield resource
         finally:
@@ -168,10 +168,9 @@ class ServerContract:
         """Rule 2: a NO says why and which operation, and nothing of the branch stays."""
         before = await subject.state()
         async with subject.opened() as resource:
-            plan = resource.plan(subject.denied)
-            for attempt, tried in ((FIRST, resource.prepare), (SECOND, resource.run)):
+            for attempt, tried in ((FIRST, _prepared), (SECOND, _ran)):
                 with pytest.raises(No) as caught:
-                    await tried(attempt, plan)
+                    await tried(resource, attempt, subject.denied)
                 assert caught.value.reason.code
                 assert caught.value.reason.message
                 assert caught.value.reason.HasField("operation")
@@ -214,9 +213,9 @@ class ServerContract:
         before = asyncio.get_running_loop().time()
         async with subject.opened() as resource:
             await _prepared(resource, FIRST, subject.change)
-            for attempt, tried in ((SECOND, resource.prepare), (THIRD, resource.run)):
+            for attempt, tried in ((SECOND, _prepared), (THIRD, _ran)):
                 with pytest.raises(No) as caught:
-                    await tried(attempt, resource.plan(subject.increment))
+                    await tried(resource, attempt, subject.increment)
                 assert caught.value.reason.retryable
             assert asyncio.get_running_loop().time() - before < 4 * subject.lock_timeout_s + 2
             await resource.commit(FIRST)
@@ -309,11 +308,11 @@ class ServerContract:
         other = subject.anew()
         async with subject.opened() as resource, other.opened() as by_hand:
             for attempt, operations in ((FIRST, subject.change), (SECOND, subject.increment)):
-                ran = await resource.run(attempt, resource.plan(operations))
+                ran = await _ran(resource, attempt, operations)
                 assert ran == await _prepared(by_hand, attempt, operations)
                 await by_hand.commit(attempt)
                 assert await subject.state() == await other.state()
-            assert (await resource.survey()).committed == {FIRST, SECOND}
+            assert (await resource.survey()).committed == {FIRST: subject.change, SECOND: subject.increment}
             with pytest.raises(EndedElsewhere):
                 await resource.abort(FIRST)
 
@@ -345,7 +344,7 @@ class ServerContract:
             await stranger.abort(FIRST)
             assert await subject.state() == before
             await resource.commit(FIRST)
-            assert (await stranger.survey()).committed == set()
+            assert (await stranger.survey()).committed == {}
             with pytest.raises(EndedElsewhere):
                 await stranger.commit(FIRST)
 
@@ -366,7 +365,7 @@ class ServerContract:
         replay = subject.anew()
         async with replay.opened() as serial:
             for attempt, operations in run.committed:
-                await serial.run(attempt, serial.plan(operations))
+                await _ran(serial, attempt, operations)
         assert await subject.state() == await replay.state()
 
 
@@ -416,12 +415,11 @@ class _Run:
             await self._try(attempt)
 
     async def _try(self, attempt: Any) -> None:
-        operations, plan = self._waiting[attempt], self._resource.plan(self._waiting[attempt])
-        del self._waiting[attempt]
+        operations = self._waiting.pop(attempt)
         one_phase = self._chance.random() < 0.2
         before = await self._subject.state()
         try:
-            await (self._resource.run if one_phase else self._resource.prepare)(attempt, plan)
+            await (_ran if one_phase else _prepared)(self._resource, attempt, operations)
         except No:
             assert await self._subject.state() == before, "a NO left something"
             await self._granted(self._locks.release(attempt, applied=False))
@@ -452,6 +450,10 @@ class _Run:
 
 async def _prepared(resource: OutsideResource, attempt: AttemptId, operations: bytes) -> Prepared:
     return await resource.prepare(attempt, resource.plan(operations))
+
+
+async def _ran(resource: OutsideResource, attempt: AttemptId, operations: bytes) -> Prepared:
+    return await resource.run(attempt, operations, resource.plan(operations))
 
 
 async def _committed(resource: OutsideResource, attempt: AttemptId, operations: bytes) -> None:

@@ -16,7 +16,9 @@ _FACTS = """
 SELECT current_setting('server_version_num'), current_setting('server_version'), pg_is_in_recovery()::text,
        current_setting('transaction_read_only'), current_setting('max_prepared_transactions'),
        current_setting('max_connections'), current_setting('fsync'), current_setting('synchronous_commit'),
-       current_setting('server_encoding'), current_schema(), current_user, current_database()
+       current_setting('server_encoding'), current_schema(), current_user, current_database(),
+       (SELECT system_identifier || '/' || oid FROM pg_control_system(), pg_database
+        WHERE datname = current_database())
 """
 
 
@@ -27,6 +29,8 @@ class Server(NamedTuple):
     """The table of what has committed, as statements name it."""
     role: str
     database: str
+    place: str
+    """The database by a name that no other one has: its cluster's own identifier, and its number there."""
     synchronous_commit: str
 
 
@@ -35,7 +39,8 @@ async def examine(session: Session, pool_size: int) -> Server:
     unit = await session.ask(Query(_FACTS, kept=False))
     assert unit.failure is None, unit.failure
     facts = [text(unit.results[0], 0, at) for at in range(unit.results[0].nfields)]
-    number, version, standby, read_only, slots, most, fsync, synchronous, encoding, schema, role, database = facts
+    number, version, standby, read_only, slots, most, fsync, synchronous, encoding, schema, role, *names = facts
+    database, place = names
     _require(int(number or 0) >= VERSION_MIN, f"PostgreSQL is {version}: 12 or newer is needed")
     _require(
         session.announced_pid == session.pid,
@@ -70,7 +75,7 @@ async def examine(session: Session, pool_size: int) -> Server:
     )
     finished = f"{quote(str(schema))}.troth_finished"
     await _make_finished(session, finished, str(role), quote(str(schema)))
-    return Server(finished, str(role), str(database), str(synchronous))
+    return Server(finished, str(role), str(database), str(place), str(synchronous))
 
 
 async def _make_finished(session: Session, finished: str, role: str, schema: str) -> None:
@@ -78,7 +83,7 @@ async def _make_finished(session: Session, finished: str, role: str, schema: str
     once, PostgreSQL refuses one of them; so it is looked at again."""
     create = (
         f'CREATE TABLE IF NOT EXISTS {finished} (identity text COLLATE "C", log text COLLATE "C", number bigint,'
-        " PRIMARY KEY (identity, log, number))"
+        " operations bytea, PRIMARY KEY (identity, log, number))"
     )
     for _ in range(2):
         unit = await session.ask(Query(f"SELECT 1 FROM {finished} LIMIT 0", kept=False))

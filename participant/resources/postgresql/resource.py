@@ -3,7 +3,7 @@
 A branch is one pipelined unit: BEGIN, its statements, a row in `troth_finished`, PREPARE TRANSACTION. That row becomes
 visible with the work if the branch commits, and with nothing else, so a global name that the server does not know means
 *committed* when the row is there and *rolled back, or never prepared* when it is not. The name, at most 200 bytes, is
-`troth:IDENTITY:LOG:NUMBER`: this participant's file, the coordinator's log, the attempt.
+`troth:NAMESPACE:LOG:NUMBER`: this participant's file, the coordinator's log, the attempt.
 
 A YES is believed for one reason: the server's command tag says PREPARE TRANSACTION. (Of a transaction that has failed
 before, the server answers PREPARE with the tag ROLLBACK and no error.)
@@ -56,6 +56,8 @@ class ServerFailed(Exception):
 class PostgreSQLResource(OutsideResource):
     """Serves the tables of one database."""
 
+    kind = "postgresql"
+
     def __init__(self, dsn: str, participant: str = "", *, lock_timeout_s: float = 5.0, pool: int = 16) -> None:
         """`participant` is named in the rows that it reads. `pool` is how many branches are worked on at a time."""
         self._dsn, self._participant = dsn, participant
@@ -65,18 +67,19 @@ class PostgreSQLResource(OutsideResource):
 
     # Life.
 
-    async def open(self, identity: str) -> None:
-        self._identity = identity
+    async def open(self, namespace: str) -> str:
+        self._namespace = namespace
         try:
             first = await _connected(self._dsn)
             try:
                 self._server = await opening.examine(first, self._pool_size)
             finally:
                 first.close()
-            self._pool = Pool(self._dsn, identity, self._settings(), self._pool_size)
+            self._pool = Pool(self._dsn, namespace, self._settings(), self._pool_size)
             await self._pool.fence()
             await self._rehearse()
             self._database = await catalog.load(await self._pool.ender())
+            return self._server.place
         except psycopg.ProgrammingError as error:
             raise ResourceRefused(f"this is no DSN: {_line(error)}") from error
         except _UNREACHABLE as error:
@@ -117,11 +120,12 @@ class PostgreSQLResource(OutsideResource):
             (PREFIX,),
         )
         finished = Query(
-            f"SELECT log, number::text FROM {self._server.finished} WHERE identity = $1", (self._identity,)
+            f"SELECT log, number::text, encode(operations, 'hex') FROM {self._server.finished} WHERE identity = $1",
+            (self._namespace,),
         )
         # In this order, each with a snapshot of its own: what ends in between is in both, never in none.
         before, after = [self._answer(await self._surely(query)) for query in (listed, finished)]
-        committed = frozenset(AttemptId(log, int(number)) for log, number in after)
+        committed = {AttemptId(log, int(number)): bytes.fromhex(operations) for log, number, operations in after}
         prepared, strays = set(), []
         for gid, age in before:
             attempt = self._attempt_of(gid)
@@ -160,14 +164,14 @@ class PostgreSQLResource(OutsideResource):
                 await self._clean(session, attempt)
                 raise
 
-    async def run(self, attempt: AttemptId, plan: Plan) -> Prepared:
+    async def run(self, attempt: AttemptId, operations: bytes, plan: Plan) -> Prepared:
         work = cast(Work, plan.work)
         async with self._working(work) as session:
             if plan.read_only:
                 return await self._look(session, work)
             try:  # without a COMMIT: how many rows were touched is known only when it has been answered
                 unit = await session.ask(
-                    _BEGIN, *work.queries, *self._last(work, attempt), within_s=self._patience_s(work)
+                    _BEGIN, *work.queries, *self._last(work, attempt, operations), within_s=self._patience_s(work)
                 )
             except Lost as lost:
                 raise _unreachable(lost) from lost
@@ -214,7 +218,7 @@ class PostgreSQLResource(OutsideResource):
     async def forget(self, log: str, mark: Mark) -> None:
         excepted = "{" + ",".join(map(str, mark.excepted)) + "}"
         where = "identity = $1 AND log = $2 AND number < $3::int8 AND number <> ALL ($4::int8[])"
-        parameters = self._identity, log, str(mark.low), excepted
+        parameters = self._namespace, log, str(mark.low), excepted
         query = Query(f"DELETE FROM {self._server.finished} WHERE {where}", parameters)
         self._answer(await self._surely(query))
 
@@ -251,17 +255,17 @@ class PostgreSQLResource(OutsideResource):
     def _patience_s(self, work: Work) -> float:
         return ANSWER_WITHIN_S + self._lock_timeout_s * len(work.steps)
 
-    def _last(self, work: Work, attempt: AttemptId) -> tuple[Query, ...]:
+    def _last(self, work: Work, attempt: AttemptId, operations: bytes | None = None) -> tuple[Query, ...]:
         """What comes behind the work. A statement of the user's may have set (by a function) who owns the prepared
         transaction, or that its commit is not waited for."""
         if not work.has_sql:
-            return (self._remembering(attempt),)
+            return (self._remembering(attempt, operations),)
         setting = f"SET LOCAL synchronous_commit = {self._server.synchronous_commit}"
         return (
             Query("RESET SESSION AUTHORIZATION"),
             Query("RESET ROLE"),
             Query(setting),
-            self._remembering(attempt),
+            self._remembering(attempt, operations),
         )
 
     def _rows(self, work: Work, unit: Unit) -> bytes:
@@ -371,20 +375,22 @@ class PostgreSQLResource(OutsideResource):
     # Names.
 
     def _gid(self, attempt: AttemptId) -> str:
-        return f"{PREFIX}{self._identity}:{attempt.log}:{attempt.number}"
+        return f"{PREFIX}{self._namespace}:{attempt.log}:{attempt.number}"
 
     def _attempt_of(self, gid: str) -> AttemptId | None:
         """The inverse, for names of ours alone."""
         identity, _, rest = gid.removeprefix(PREFIX).partition(":")
         log, _, number = rest.rpartition(":")
         attempt = AttemptId(log, int(number)) if number.isdecimal() and number.isascii() else None
-        return attempt if identity == self._identity and attempt and self._gid(attempt) == gid else None
+        return attempt if identity == self._namespace and attempt and self._gid(attempt) == gid else None
 
     def _names(self, attempt: AttemptId) -> tuple[str, str, str]:
-        return self._identity, attempt.log, str(attempt.number)
+        return self._namespace, attempt.log, str(attempt.number)
 
-    def _remembering(self, attempt: AttemptId) -> Query:
-        return Query(f"INSERT INTO {self._server.finished} VALUES ($1, $2, $3)", self._names(attempt))
+    def _remembering(self, attempt: AttemptId, operations: bytes | None = None) -> Query:
+        return Query(
+            f"INSERT INTO {self._server.finished} VALUES ($1, $2, $3, $4)", (*self._names(attempt), operations)
+        )
 
     def _preparing(self, attempt: AttemptId) -> Query:
         return Query(f"PREPARE TRANSACTION '{self._gid(attempt)}'", kept=False)
