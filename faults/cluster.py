@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 
 import grpc
 
+from faults.servers import Database
 from troth.process import SERVING, addresses
 from troth.v1 import coordinator_pb2, coordinator_pb2_grpc, participant_pb2, participant_pb2_grpc, types_pb2
 
@@ -121,11 +122,14 @@ class Cluster:
         history: bool = False,
         env: Mapping[str, str] | None = None,
         flags: Mapping[str, Sequence[str]] | None = None,
+        databases: Mapping[str, Database] | None = None,
     ) -> None:
         """`env` goes to every process (settings: `TROTH_PARTICIPANT_LOCK_TIMEOUT=200ms`); `flags` are further arguments
-        by name of process."""
+        by name of process. `schema` makes the tables of participants that keep them in their file, and those of the
+        empty `databases`, which hold the tables of others, by participant."""
         self.folder = folder
         self.env = dict(env or {})
+        self.databases = dict(databases or {})
         self._channels: dict[str, grpc.Channel] = {}
         folder.mkdir(parents=True, exist_ok=True)
         ports = addresses.free_ports(1 + participants)
@@ -135,7 +139,11 @@ class Cluster:
         for name in names[1:]:
             arguments[COORDINATOR] += ["--participant", f"{name}={at[name]}"]
             arguments[name] += ["--history"] if history else []
-            arguments[name] += ["--schema", str(self._schema(schema))] if schema else []
+            if name in self.databases:
+                database = self.databases[name]
+                arguments[name] += ["--resource", database.server.name, "--dsn", database.dsn]
+            elif schema:
+                arguments[name] += ["--schema", str(self._schema(schema))]
         for name, extra in (flags or {}).items():
             arguments[name] += extra
         self.processes = {name: self._process(name, at[name], arguments[name]) for name in names}
@@ -293,6 +301,10 @@ class Cluster:
             return connection.execute(sql, parameters).fetchall()
         finally:
             connection.close()
+
+    def data(self, name: str, sql: str) -> list[tuple[Any, ...]]:
+        """The same of a participant's tables, wherever they are."""
+        return self.databases[name].execute(sql) if name in self.databases else self.rows(name, sql)
 
     def log(self, name: str) -> str:
         """Everything that a process logged."""
