@@ -97,11 +97,12 @@ def _merge(file: LogFile, resource: OutsideResource, place: str, survey: Survey,
     with failures(file.path):
         votes = VoteLog(file, Elsewhere(resource), history)
         with transaction(file.path, file.connection):
-            kept = _meta(file).get("place")
+            meta = _meta(file)
+            kept = meta.get("place")
             if kept not in (None, place):
                 raise LogRefused(f"{file.path} goes with the data in {kept}; it was started with those in {place}")
             file.connection.execute("INSERT OR IGNORE INTO troth_meta VALUES ('place', ?)", (place,))
-            votes.merge(survey, time.time())
+            votes.merge(survey, time.time(), copied=meta["namespace"] != file.identity)
         _note_history(file, history)
         _tell_unserved(resource)
         for stray in survey.strays:

@@ -20,7 +20,7 @@ from faults.simulator.scenario import COORDINATOR
 from faults.simulator.servers import Server, at_once
 from faults.simulator.workload import Part, part
 from faults.simulator.world import Errand, World
-from participant.outside import CARRIED, ended_there
+from participant.outside import CARRIED, ended_there, forget
 from participant.settings import ParticipantSettings
 
 __all__ = ["COORDINATOR", "LOG", "Letter", "Manual", "add", "at_least", "branch", "encoded", "judge", "look", "put"]
@@ -189,7 +189,7 @@ class Manual(World):
         """What is forgotten durably is forgotten at the server."""
         disk = self.vote_disks[name]
         for job in disk.forgets:
-            at_once(self.server(name).forget(job.log, job.mark))
+            at_once(forget(self.server(name), job))
         disk.forgets.clear()
 
     def carry(self, index: int = 0, *, told: bool = True) -> None:

@@ -138,7 +138,7 @@ class VoteDisk(Disk):
             log = self.log = VoteLog(self.file, Elsewhere(self.server), history=True)
             held = at_once(self.server.survey())
             self.file.begin()
-            log.merge(held, at=0.0)
+            log.merge(held, at=0.0, copied=False)
             self.file.commit(1)
             self.ledger.adopts(held)
         return log
