@@ -27,6 +27,7 @@ from participant.events import (
 from participant.resources import No
 from participant.resources.outside import EndedElsewhere, OutsideResource, Survey
 from troth import failpoints
+from troth.messages import Mark
 from troth.words import AttemptId, Outcome
 
 if TYPE_CHECKING:
@@ -54,6 +55,12 @@ async def part_of(resource: OutsideResource, job: BranchJob) -> Tried | Denied |
     except EndedElsewhere as ended:
         return Ended(ended.found)
     return None
+
+
+async def forget(resource: OutsideResource, job: Forget) -> None:
+    """Has the resource forget what the vote log has forgotten, but not what may still be prepared in it."""
+    low, excepted = job.mark
+    await resource.forget(job.log, Mark(low, tuple(sorted({*excepted, *job.held}))))
 
 
 def ended_there(before: set[AttemptId], survey: Survey, after: set[AttemptId]) -> list[FoundEnded]:
@@ -95,7 +102,7 @@ class Outside:
     async def forget(self, job: Forget) -> None:
         """Once it is forgotten here, durably, it is forgotten there: the server remembers at least as much."""
         await self._driver.in_writer(lambda: None)
-        await self._resource.forget(job.log, job.mark)
+        await forget(self._resource, job)
 
     async def watch(self) -> None:
         """Looks from time to time for branches that somebody has ended at the server."""

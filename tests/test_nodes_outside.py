@@ -368,6 +368,53 @@ def test_the_true_outcome_that_comes_while_a_person_resolves_is_written_behind_i
 # The mark.
 
 
+def test_a_mark_does_not_drop_a_branch_that_is_at_the_server() -> None:
+    """Its record comes when the server has done its part, and is forgotten with the next mark: neither before nor
+    never."""
+    world = outside()
+    number = prepared(world)
+    world.feed("a", pe.Received(LOG, (Abort(number.number), Mark(number.number + 1, ()))))
+    world.pass_time(2)
+    assert number.number in world.participants["a"].logs[LOG].branches
+    assert not world.disk("a").queue, "nor is it forgotten on the disk"
+    world.carry()
+    world.flush("a")
+    assert world.remembered("a") == 1
+    world.pass_time(2)
+    world.flush("a")
+    assert not world.remembered("a")
+    assert number.number not in world.participants["a"].logs[LOG].branches
+
+
+def test_a_one_phase_commit_that_the_mark_passes_at_the_server_is_in_the_history() -> None:
+    """A coordinator that has restarted knows nothing of it, and its mark passes it."""
+    world = outside()
+    world.submits(*ALONE)
+    deliver(world, OnePhase)
+    number = attempt(world).number
+    world.feed("a", pe.Received(LOG, (Mark(number + 1, ()),)))
+    world.pass_time(2)
+    world.flush("a")
+    world.carry(told=False)
+    restarted(world)
+    assert world.vote_disks["a"].history() == [number]
+
+
+def test_rule_12_the_server_remembers_what_the_mark_has_passed_and_is_not_ended_here() -> None:
+    """Somebody has committed it there, and the abort is still to come: forgotten, it would be taken as rolled back."""
+    world = outside()
+    number = prepared(world)
+    world.server("a").end_by_hand(number, Outcome.COMMITTED)
+    world.feed("a", pe.Received(LOG, (Mark(number.number + 1, ()),)))
+    world.pass_time(2)
+    world.flush("a")
+    world.feed("a", pe.Received(LOG, (Abort(number.number),)))
+    world.carry()
+    world.flush("a")
+    kept = world.vote_disks["a"].ledger.heuristics[number.number]
+    assert (kept.done, kept.known) == (Outcome.COMMITTED, Outcome.ABORTED)
+
+
 def test_the_server_forgets_what_the_log_has_forgotten() -> None:
     world = outside()
     world.submits(*BOTH)

@@ -15,7 +15,7 @@ import participant.events as pe
 from faults.simulator.scenario import Weather
 from faults.simulator.servers import at_once
 from faults.simulator.world import Errand
-from participant.outside import CARRIED, ended_there
+from participant.outside import CARRIED, ended_there, forget
 from participant.resources.outside import Survey
 from troth.reasons import reason
 from troth.v1.types_pb2 import Code
@@ -190,4 +190,4 @@ class Errands:
     def _forget(self, name: str, job: pe.Forget) -> None:
         server = self._sim.vote_disks[name].server
         assert server is not None
-        at_once(server.forget(job.log, job.mark))
+        at_once(forget(server, job))
