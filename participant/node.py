@@ -564,6 +564,8 @@ class Participant(Views):
         self._say_no(branch, self._mine(reason(Code.CODE_ENDED, "the attempt had ended here before it was prepared")))
 
     def _do_vote_again(self, branch: Branch, _: Any) -> None:
+        if branch.state is State.PREPARED and not branch.operations:
+            return  # only a resource outside knew of it: no vote was given, its locks are not held, its rows are gone
         if branch.state is State.PREPARED:
             self._tell(branch, Voted(branch.attempt.number, Vote.YES, self.incarnation, branch.rows))
         elif branch.state is State.READ_ONLY:

@@ -174,6 +174,24 @@ def test_an_orphan_of_a_restored_file_is_committed_as_its_coordinator_says() -> 
     assert world.vote_disks["a"].ledger.outcomes[number.number] is Outcome.COMMITTED
 
 
+def test_rule_6_an_orphan_does_not_vote_when_its_prepare_comes_again() -> None:
+    """Its locks are not held any more, and the rows that it read are gone."""
+    world = outside()
+    world.submits(*BOTH)
+    prepare = next(letter.message for letter in world.net if isinstance(letter.message, Prepare))
+    deliver(world, Prepare)
+    world.carry(told=False)
+    restarted(world)
+    world.open_lane("a")
+    world.feed("a", pe.Received(LOG, (prepare,)))
+    caller = world.next_number()
+    world.feed("a", pe.Received(LOG, (prepare,), caller))
+    assert not said(world, Voted)
+    assert isinstance(world.replies[caller], pe.Refused)
+    world.heal()
+    judge(world)
+
+
 @pytest.mark.parametrize("id", ["", "one"])
 def test_a_one_phase_commit_that_only_the_server_has_is_taken_up(id: str) -> None:
     world = outside()

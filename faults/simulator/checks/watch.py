@@ -239,7 +239,7 @@ class Watch:
         for earlier, waits in arrived.items():
             if earlier == number:
                 return
-            if waits and AttemptId(LOG, earlier) in table:
+            if waits and earlier not in ledger.adopted and AttemptId(LOG, earlier) in table:
                 slot = clash(ledger.works[earlier], ledger.works[number])
                 require(slot is None, f"locks: {number} is served at {name} before {earlier}, which waits for {slot}")
 
@@ -508,11 +508,13 @@ class Watch:
     def _is_held(self, name: str, number: int) -> None:
         """A YES is the word of the server too."""
         disk, attempt = self._world.vote_disks[name], AttemptId(LOG, number)
-        if disk.server is not None:
-            ended = attempt in disk.server.by_hand or number in disk.ledger.outcomes or number in disk.ledger.heuristics
-            require(
-                ended or attempt in disk.server.prepared, f"{name} votes YES for {number}; its server knows nothing"
-            )
+        if disk.server is None:
+            return
+        ledger = disk.ledger
+        ended = attempt in disk.server.by_hand or number in ledger.applied or number in ledger.outcomes
+        held = ended or attempt in disk.server.prepared
+        require(held, f"rule 6: {name} votes YES for {number}, and its server has not prepared it")
+        require(number not in ledger.adopted, f"rule 6: {name} votes YES for {number}, and does not know what it does")
 
     def _reads_durably(self, name: str, number: int) -> None:
         """Section 4: what it has read survives the reader: everything queued before its trial is flushed."""
