@@ -42,6 +42,8 @@ class Attempts(Base):
     """The life of attempts; `protocol.py` says which action belongs to which move."""
 
     def _forget(self, sub: Open) -> None:
+        """Leaves no cycle of references behind: the collector looks rarely (`troth.process.GC_THRESHOLDS`)."""
+        sub.attempt = None
         del self.submissions[sub.id]
         self._parked.pop(sub.id, None)
         self._out.append(Undecide(sub.id))
