@@ -79,10 +79,10 @@ class Attempts(Base):
         self._parked[sub.id] = sub
         sub.resume = resume
         if resume < sub.deadline:
-            self._at(resume, Due.RETRY, sub.id)
+            self._timers.set(resume, Due.RETRY, sub.id)
         elif sub.timed != sub.deadline:
             sub.timed = sub.deadline
-            self._at(sub.deadline, Due.RETRY, sub.id)
+            self._timers.set(sub.deadline, Due.RETRY, sub.id)
 
     def _failed(self, attempt: Attempt, why: Reason) -> None:
         """The attempt is nobody's commit any more. Rule 11: tried again unless somebody's NO is final or time is up."""

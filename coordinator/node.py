@@ -13,7 +13,6 @@ id).
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Callable
 from typing import Any
@@ -514,13 +513,10 @@ class Coordinator(People, Views):
             self._failed(attempt, reason(Code.CODE_LANE_LOST, text, participant=participant))
 
     def _ticked(self, event: Ticked) -> None:
-        self._wake = None
-        while self._due and self._due[0][0] <= self._now.mono:
-            at, due, key = heapq.heappop(self._due)
+        for at, due, key in self._timers.due(self._now.mono):
             if due is Due.ATTEMPT:
-                attempt = self.attempts.get(key)
-                if attempt is not None and attempt.due == at:
-                    self._attempt_due(attempt)
+                if self._may_be_due(at, due, key):
+                    self._attempt_due(self.attempts[key])
             elif due is Due.RETRY:
                 self._retry_due(key)
             elif due is Due.MARK:

@@ -162,7 +162,7 @@ def test_rule_5_one_timer_reminds_of_an_attempt_however_many_join_it() -> None:
     world.net.clear()
     for _ in range(15):
         world.pass_time(1.0)  # the world counts what is said twice at once
-    assert sum(due[1] == 1 and due[0] > world.mono for due in world.coordinator._due) == 1  # type: ignore[union-attr]
+    assert sum(due[1] == 1 and due[0] > world.mono for due in world.coordinator._timers) == 1  # type: ignore[union-attr]
 
 
 def test_rule_7_what_is_asked_again_and_again_is_one_alarm() -> None:
@@ -273,7 +273,7 @@ def test_the_steps_of_a_transaction_that_is_tried_for_long_are_bounded() -> None
     node = world.coordinator
     assert node is not None
     assert len(node.submissions["pay"].steps) <= 100
-    assert len(node._due) < 200
+    assert len(list(node._timers)) < 200
     assert node.submissions["pay"].attempt is None or node.submissions["pay"].attempt.state is State.PREPARING
 
 
