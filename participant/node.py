@@ -442,11 +442,8 @@ class Participant(Views):
             self._move(branch, Input.TRIED_NO, result.reason)
             return
         branch.rows = result.rows
-        self._changed(
-            self.lock_table.learn(branch.attempt, result.values)
-            if branch.attempt in self.lock_table
-            else Changes([], [])
-        )
+        if result.values and branch.attempt in self.lock_table:
+            self._changed(self.lock_table.learn(branch.attempt, result.values))
         self._move(branch, Input.TRIED_READ_ONLY if branch.read_only else Input.TRIED)
 
     def _ticked(self, event: Ticked) -> None:
