@@ -20,6 +20,8 @@ from troth.v1.types_pb2 import Code
 READ_ONLY = "25006"
 UNKNOWN_GID = "42704"
 BUSY_GID = "55000"
+NOT_THERE = frozenset({"42P01", "42703"})
+"""A table or column that the catalog was read with, perhaps."""
 
 _WORDS: Mapping[str, tuple[Code, str]] = {
     "55P03": (Code.CODE_LOCK_TIMEOUT, "a lock at the server was waited for longer than lock_timeout_s"),

@@ -104,12 +104,12 @@ class Pool:
                     found = self._enders[at] = await self._made()
         return found
 
-    def close(self) -> None:
+    async def close(self) -> None:
         for task in self._resets:
             task.cancel()
-        for session in [*self._all, self._keeper]:
-            if session is not None:
-                session.close()
+        await asyncio.gather(*self._resets, return_exceptions=True)
+        for session in self._all:
+            session.close()
 
     async def _idle_one(self) -> Session:
         while self._idle:

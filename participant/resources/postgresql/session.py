@@ -114,6 +114,9 @@ class Session:
             )
         except Lost as lost:
             raise psycopg.OperationalError(str(lost)) from lost
+        except BaseException:
+            session.close()
+            raise
         if unit.failure is None and unit.results[0].ntuples:
             session.started = text(unit.results[0], 0, 0) or ""
             session.pid = int(text(unit.results[0], 0, 1) or 0)
