@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from participant.resources.outside import ResourceRefused
 from participant.resources.postgresql.session import Lost, Query, Session, Unit, text
 
-ENDERS = 4
+ENDERS = 8
 """Connections for ends: each carries out one end at a time, and the server forces several to disk at once."""
 FENCE_WITHIN_S = 10.0
 """How long an earlier incarnation is waited for at start."""

@@ -91,7 +91,7 @@ class Session:
         self._kept: dict[str, bytes] = {}
         self._named = 0
         self._result: PGresult | None = None
-        self._flushing = self._writing = False
+        self._writing = False
         self._socket = self._pgconn.socket
         self.lost: Lost | None = None
         self.used_freely = False
@@ -146,7 +146,7 @@ class Session:
             return await future
 
     def send(self, queries: Sequence[Query]) -> asyncio.Future[Unit]:
-        """The same without waiting. What is sent in one turn of the event loop goes out together."""
+        """The same without waiting."""
         future: asyncio.Future[Unit] = self._loop.create_future()
         if self.lost is not None:
             future.set_exception(self.lost)
@@ -156,13 +156,11 @@ class Session:
         try:
             for query in queries:
                 self._send(query, pending)
-            self._pgconn.pipeline_sync()
+            self._pgconn.pipeline_sync()  # and sends, as far as the socket takes it
         except psycopg.OperationalError as error:
             self._lose(str(error))
             return future
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+        self._flush()
         return future
 
     def forget_statements(self) -> None:
@@ -191,9 +189,7 @@ class Session:
         pending.left.append(None)
 
     def _flush(self) -> None:
-        self._flushing = False
-        if self.lost is not None:
-            return
+        """Sends what is left, now and when the socket takes more."""
         try:
             more = self._pgconn.flush()
         except psycopg.OperationalError as error:
