@@ -318,12 +318,18 @@ class PostgreSQLResource(OutsideResource):
         behind our back, until `abort` or the next incarnation finds it done."""
         task = self._cleaning[attempt] = self._behind(self._cleaned(session, attempt))
         task.add_done_callback(lambda _: self._cleaning.pop(attempt, None))
-        await asyncio.wait({task}, timeout=CLEAN_WITHIN_S)
+        done, _ = await asyncio.wait({task}, timeout=CLEAN_WITHIN_S)
+        if done:
+            task.result()
 
     async def _cleaned(self, session: Session, attempt: AttemptId) -> None:
-        if session.lost is not None:
-            await self._gone(session)
-        await self._end("ROLLBACK", attempt)
+        try:
+            if session.lost is not None:
+                await self._gone(session)
+            await self._end("ROLLBACK", attempt)
+        except ServerFailed as error:
+            log.error("what is left of a branch cannot be rolled back", attempt=str(attempt), error=str(error))
+            raise
 
     async def _gone(self, session: Session) -> None:
         """Waits until the server process behind a lost connection is there no more, with what it was told."""

@@ -105,22 +105,28 @@ class Session:
         """Raises psycopg.OperationalError."""
         connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
         session = cls(connection)
-        session._pgconn.nonblocking = 1
-        session._pgconn.enter_pipeline_mode()
-        session._loop.add_reader(session._socket, session._readable)
         try:
-            unit = await session.ask(
-                Query("SELECT backend_start::text, pid::text FROM pg_stat_activity WHERE pid = pg_backend_pid()")
-            )
+            await session._look_at_itself()
         except Lost as lost:
             raise psycopg.OperationalError(str(lost)) from lost
         except BaseException:
             session.close()
             raise
-        if unit.failure is None and unit.results[0].ntuples:
-            session.started = text(unit.results[0], 0, 0) or ""
-            session.pid = int(text(unit.results[0], 0, 1) or 0)
         return session
+
+    async def _look_at_itself(self) -> None:
+        """Learns which server process this is: with less, a broken connection could never be settled."""
+        self._pgconn.nonblocking = 1
+        self._pgconn.enter_pipeline_mode()
+        self._loop.add_reader(self._socket, self._readable)
+        unit = await self.ask(
+            Query("SELECT pid::text, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()")
+        )
+        found = unit.results[0] if unit.failure is None else None
+        pid, started = (text(found, 0, 0), text(found, 0, 1)) if found and found.ntuples else (None, None)
+        if pid is None or started is None:
+            raise psycopg.OperationalError("pg_stat_activity does not list this connection")
+        self.pid, self.started = int(pid), started
 
     @property
     def announced_pid(self) -> int:
