@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from faults.conformance.outside import FIRST, IDENTITY, SECOND, THIRD, on_a_loop
+from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loop
 from faults.servers import Database, PostgreSQL
 from participant.resources import No
 from participant.resources.outside import ResourceRefused
@@ -108,11 +108,11 @@ async def test_run_answers_no_and_leaves_nothing_before_its_commit(
     async with subject.opened() as opened:
         struck = strike("BEGIN", at)
         with pytest.raises(No) as caught:
-            await opened.run(FIRST, opened.plan(WORK))
+            await opened.run(FIRST, WORK, opened.plan(WORK))
         assert struck
         assert caught.value.reason.retryable
         assert total(subject.database) == (100, 100)
-        assert (await opened.survey()).committed == frozenset()
+        assert (await opened.survey()).committed.keys() == frozenset()
 
 
 @pytest.mark.parametrize(("at", "committed"), [(0, False), (1, True)])
@@ -123,13 +123,13 @@ async def test_run_waits_until_it_knows(
     async with subject.opened() as opened:
         strike("COMMIT", at)
         if committed:
-            prepared = await opened.run(FIRST, opened.plan(WORK))
+            prepared = await opened.run(FIRST, WORK, opened.plan(WORK))
             assert b"bob" in prepared.rows
         else:
             with pytest.raises(No):
-                await opened.run(FIRST, opened.plan(WORK))
+                await opened.run(FIRST, WORK, opened.plan(WORK))
         assert total(subject.database) == ((90, 110) if committed else (100, 100))
-        assert (await opened.survey()).committed == ({FIRST} if committed else frozenset())
+        assert (await opened.survey()).committed.keys() == ({FIRST} if committed else frozenset())
 
 
 @pytest.mark.parametrize("at", range(2))
@@ -189,12 +189,12 @@ async def test_run_is_not_answered_while_its_commit_may_yet_be(
     async with subject.opened() as opened:
         cut("COMMIT")
         try:
-            await opened.run(FIRST, opened.plan(subject.change))
+            await opened.run(FIRST, subject.change, opened.plan(subject.change))
             ended = {FIRST}
         except No:
             ended = set()
         await asyncio.sleep(0.5)
-        assert (await opened.survey()).committed == ended
+        assert (await opened.survey()).committed.keys() == ended
         assert balance(subject.database) == (90 if ended else 100)
 
 
@@ -207,7 +207,7 @@ async def test_an_end_that_nobody_heard_of(
         await opened.prepare(FIRST, opened.plan(WORK))
         cut(f"{verb} PREPARED")
         await (opened.commit if verb == "COMMIT" else opened.abort)(FIRST)
-        assert (await opened.survey()).committed == ({FIRST} if verb == "COMMIT" else frozenset())
+        assert (await opened.survey()).committed.keys() == ({FIRST} if verb == "COMMIT" else frozenset())
 
 
 @on_a_loop
@@ -247,7 +247,7 @@ async def test_what_was_prepared_outlives_kill_9_of_the_server(
     postgresql.start()
     async with subject.opened() as later:
         survey = await later.survey()
-        assert (survey.prepared, survey.committed) == ({THIRD}, {FIRST})
+        assert (set(survey.prepared), set(survey.committed)) == ({THIRD}, {FIRST})
         with pytest.raises(No, match="lock_timeout_s"):
             await later.prepare(SECOND, later.plan(WORK))
         await later.abort(THIRD)
@@ -292,7 +292,7 @@ async def test_a_second_process_with_the_same_file_is_refused_by_name(
     async with subject.opened():
         second = subject.make()
         with pytest.raises(ResourceRefused, match=r"process \d+ \(from 127.0.0.1\) holds the lock"):
-            await second.open(IDENTITY)
+            await second.open(NAMESPACE)
 
 
 @on_a_loop
@@ -303,7 +303,7 @@ async def test_what_an_earlier_incarnation_is_still_at_ends_before_the_next_begi
     prepare a branch after the survey of the next life has said that there is none."""
     first = subject.make()
     assert isinstance(first, PostgreSQLResource)
-    await first.open(IDENTITY)
+    await first.open(NAMESPACE)
     running = asyncio.create_task(first.prepare(FIRST, first.plan(SLOW)))
     await asyncio.sleep(0.2)
     keeper = first._pool._keeper

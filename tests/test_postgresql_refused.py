@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from faults.conformance.outside import FIRST, IDENTITY, SECOND, THIRD, on_a_loop
+from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loop
 from faults.servers import Database, PostgreSQL
 from participant.resources import No
 from participant.resources.outside import ResourceRefused
@@ -21,7 +21,7 @@ from troth.v1.types_pb2 import Code
 async def refused(dsn: str, pool: int = 2) -> str:
     opened = PostgreSQLResource(dsn, pool=pool)
     with pytest.raises(ResourceRefused) as caught:
-        await opened.open(IDENTITY)
+        await opened.open(NAMESPACE)
     return str(caught.value)
 
 
@@ -85,7 +85,7 @@ def test_a_server_set_up_otherwise(settings: dict[str, str], message: str) -> No
     async def attempt(dsn: str) -> None:
         opened = PostgreSQLResource(dsn, pool=2)
         with pytest.raises(ResourceRefused, match=message):
-            await opened.open(IDENTITY)
+            await opened.open(NAMESPACE)
 
     with PostgreSQL(settings) as server:
         attempt(server.dsn)
@@ -116,7 +116,7 @@ async def test_privileges(subject: PostgreSQLSubject) -> None:
             database.execute(statement)
         database.execute(f"GRANT SELECT ON accounts TO {clerk}")
         opened = PostgreSQLResource(dsn, pool=2)
-        await opened.open(IDENTITY)
+        await opened.open(NAMESPACE)
         try:
             why = {status.name: status.not_served for status in opened.tables()}
             assert why["accounts"] == ""
@@ -134,7 +134,7 @@ async def test_no_place_is_left_for_a_prepared_transaction(postgresql_databases:
     with PostgreSQL({"max_prepared_transactions": "2"}) as server:
         server.execute(SCHEMA)
         opened = PostgreSQLResource(server.dsn, pool=2)
-        await opened.open(IDENTITY)
+        await opened.open(NAMESPACE)
         try:
             for attempt, name in ((FIRST, "alice"), (SECOND, "bob")):
                 await opened.prepare(attempt, opened.plan(encode([add("accounts", name, "balance", 1)])))

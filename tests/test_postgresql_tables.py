@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from faults.conformance.outside import FIRST, IDENTITY, LOG, SECOND, on_a_loop
+from faults.conformance.outside import FIRST, LOG, NAMESPACE, SECOND, on_a_loop, prepare_branch, run_branch
 from faults.servers import Database
 from participant.resources import No
 from participant.resources.postgresql import PostgreSQLResource
@@ -36,7 +36,7 @@ CREATE TABLE late(id int PRIMARY KEY DEFERRABLE);
 CREATE SCHEMA shop;
 CREATE TABLE shop.plain(id int PRIMARY KEY);
 CREATE TABLE "Odd "" name"("the key" int PRIMARY KEY, "a.b" text);
-CREATE TABLE numbered(id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, twice int GENERATED ALWAYS AS (1 + 1) STORED);
+CREATE TABLE numbered(id int GENERATED ALWAYS AS NAMESPACE PRIMARY KEY, twice int GENERATED ALWAYS AS (1 + 1) STORED);
 """
 REFUSED = {
     "keyless": "it has no primary key",
@@ -62,7 +62,7 @@ class Opened:
         self._number = 0
 
     async def __aenter__(self) -> Opened:
-        await self.resource.open(IDENTITY)
+        await self.resource.open(NAMESPACE)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -281,9 +281,9 @@ async def test_a_deferred_constraint_is_judged_by_prepare(postgresql_database: D
     )
     postgresql_database.execute("ALTER TABLE orders DROP CONSTRAINT orders_account_fkey")
     async with Opened(postgresql_database) as opened:
-        plan = opened.resource.plan(encode([insert("orders", 1, account="eve")]))
-        for attempt, tried in ((FIRST, opened.resource.prepare), (SECOND, opened.resource.run)):
+        operations = encode([insert("orders", 1, account="eve")])
+        for attempt, tried in ((FIRST, prepare_branch), (SECOND, run_branch)):
             with pytest.raises(No) as caught:
-                await tried(attempt, plan)
+                await tried(opened.resource, attempt, operations)
             assert caught.value.reason.code == Code.CODE_FOREIGN_KEY
         await opened.does(insert("orders", 1, account="eve"), insert("accounts", "eve"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from faults.conformance.outside import FIRST, IDENTITY, LOG, SECOND, THIRD, on_a_loop
+from faults.conformance.outside import FIRST, LOG, NAMESPACE, SECOND, THIRD, on_a_loop, prepare_branch, run_branch
 from faults.servers import Database
 from participant.resources import No
 from participant.resources.outside import EndedElsewhere, ResourceRefused, Stray
@@ -75,9 +75,9 @@ async def test_a_pipelined_prepare_goes_out_before_the_row_count_is_known(
 async def test_a_wrong_row_count_of_a_statement_leaves_nothing(subject: PostgreSQLSubject) -> None:
     async with subject.opened() as opened:
         operations = encode([sql("UPDATE accounts SET balance = 0", rows=1)])
-        for tried in (opened.prepare, opened.run):
+        for tried in (prepare_branch, run_branch):
             with pytest.raises(No) as caught:
-                await tried(FIRST, opened.plan(operations))
+                await tried(opened, FIRST, operations)
             assert caught.value.reason.message == "the statement touched 2 rows, not 1"
             assert (listed(subject.database), balance(subject.database)) == ([], 100)
 
@@ -138,9 +138,9 @@ async def test_another_database_s_branches_are_not_ours(
         assert survey.prepared == frozenset()
         assert [stray.name for stray in survey.strays] == [strange]
         assert all(isinstance(stray, Stray) and 0 <= stray.age_s < 60 for stray in survey.strays)
-    prepare(other, f"troth:{IDENTITY}:{LOG}:{FIRST.number}")
+    prepare(other, f"troth:{NAMESPACE}:{LOG}:{FIRST.number}")
     with pytest.raises(ResourceRefused, match=f"prepared in database {other.name} by role postgres"):
-        await subject.make().open(IDENTITY)
+        await subject.make().open(NAMESPACE)
 
 
 def prepare(database: Database, gid: str) -> None:
@@ -238,10 +238,10 @@ async def test_nothing_of_a_branch_stays_whatever_its_statement_tries(
 ) -> None:
     subject.database.execute("CREATE PROCEDURE ends() LANGUAGE plpgsql AS 'BEGIN COMMIT; END'")
     async with subject.opened() as opened:
-        plan = opened.plan(encode([add("accounts", "bob", "balance", 1), sql(statement)]))
-        for tried in (opened.prepare, opened.run):
+        operations = encode([add("accounts", "bob", "balance", 1), sql(statement)])
+        for tried in (prepare_branch, run_branch):
             with pytest.raises(No):
-                await tried(FIRST, plan)
+                await tried(opened, FIRST, operations)
             assert (listed(subject.database), balance(subject.database, "bob")) == ([], 100)
         await opened.prepare(SECOND, opened.plan(subject.other))
 

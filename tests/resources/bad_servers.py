@@ -72,7 +72,7 @@ class AppliesTwice(OutsideCounters):
     """It remembers what it committed, and commits it again all the same."""
 
     async def commit(self, attempt: AttemptId) -> None:
-        name = self.identity, attempt
+        name = self.namespace, attempt
         if name in self.server.finished:
             self.server.counters["a"] -= 2
         await super().commit(attempt)
@@ -90,8 +90,9 @@ class TestAppliesTwice(Contract):
 class KnowsNoOthers(OutsideCounters):
     """Its names say nothing of the participant file."""
 
-    async def open(self, identity: str) -> None:
-        self.identity = "all"
+    async def open(self, namespace: str) -> str:
+        self.namespace = "all"
+        return "the counters"
 
 
 class TestKnowsNoOthers(Contract):

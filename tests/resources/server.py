@@ -36,7 +36,8 @@ class Server:
     counters: dict[str, int]
     prepared: dict[Name, tuple[Plan, float]] = field(default_factory=dict)
     """With the time when it was."""
-    finished: set[Name] = field(default_factory=set)
+    finished: dict[Name, bytes] = field(default_factory=dict)
+    """With the operations of what was committed in one step; in the order committed."""
     locked: dict[str, Name] = field(default_factory=dict)
     open: set[str] = field(default_factory=set)
     """The files that somebody works for."""
@@ -45,26 +46,33 @@ class Server:
 class OutsideCounters(OutsideResource):
     """A resource in front of such a server."""
 
+    kind = "counters"
+
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.identity = ""
+        self.namespace = ""
         self.at_work = asyncio.Semaphore(AT_WORK_MAX)
 
-    async def open(self, identity: str) -> None:
-        if identity in self.server.open:
-            raise ResourceRefused(f"somebody works for {identity}")
-        self.server.open.add(identity)
-        self.identity = identity
+    async def open(self, namespace: str) -> str:
+        if namespace in self.server.open:
+            raise ResourceRefused(f"somebody works for {namespace}")
+        self.server.open.add(namespace)
+        self.namespace = namespace
+        return "the counters"
 
     async def close(self) -> None:
-        self.server.open.discard(self.identity)
+        self.server.open.discard(self.namespace)
 
     async def survey(self) -> Survey:
         prepared = self.server.prepared
-        mine = frozenset(attempt for identity, attempt in prepared if identity == self.identity)
-        committed = frozenset(attempt for identity, attempt in self.server.finished if identity == self.identity)
+        mine = frozenset(attempt for namespace, attempt in prepared if namespace == self.namespace)
+        committed = {
+            attempt: operations
+            for (namespace, attempt), operations in self.server.finished.items()
+            if namespace == self.namespace
+        }
         strays = [
-            Stray(str(name), time.monotonic() - at) for name, (_, at) in prepared.items() if name[0] != self.identity
+            Stray(str(name), time.monotonic() - at) for name, (_, at) in prepared.items() if name[0] != self.namespace
         ]
         return Survey(mine, committed, tuple(strays))
 
@@ -74,22 +82,22 @@ class OutsideCounters(OutsideResource):
         return plan._replace(locks=tuple(Lock(lock.name, mode) for lock, mode in zip(plan.locks, modes, strict=True)))
 
     async def prepare(self, attempt: AttemptId, plan: Plan) -> Prepared:
-        name = self.identity, attempt
+        name = self.namespace, attempt
         async with self.locking(name, plan):
             prepared = self.tried(plan)
             if not plan.read_only:
                 self.server.prepared[name] = plan, time.monotonic()
             return prepared
 
-    async def run(self, attempt: AttemptId, plan: Plan) -> Prepared:
-        name = self.identity, attempt
+    async def run(self, attempt: AttemptId, operations: bytes, plan: Plan) -> Prepared:
+        name = self.namespace, attempt
         async with self.locking(name, plan):
             prepared = self.tried(plan)
-            self.apply(name, plan)
+            self.apply(name, plan, operations)
             return prepared
 
     async def commit(self, attempt: AttemptId) -> None:
-        name = self.identity, attempt
+        name = self.namespace, attempt
         if name in self.server.prepared:
             plan, _ = self.server.prepared.pop(name)
             self.apply(name, plan)
@@ -98,18 +106,19 @@ class OutsideCounters(OutsideResource):
             raise EndedElsewhere(attempt, Outcome.ABORTED)
 
     async def abort(self, attempt: AttemptId) -> None:
-        name = self.identity, attempt
+        name = self.namespace, attempt
         if name in self.server.finished:
             raise EndedElsewhere(attempt, Outcome.COMMITTED)
         self.server.prepared.pop(name, None)
         self.unlock(name)
 
     async def forget(self, log: str, mark: Mark) -> None:
-        self.server.finished -= {name for name in self.server.finished if self.is_below(name, log, mark)}
+        for name in [name for name in self.server.finished if self.is_below(name, log, mark)]:
+            del self.server.finished[name]
 
     def is_below(self, name: Name, log: str, mark: Mark) -> bool:
-        identity, attempt = name
-        is_ours = (identity, attempt.log) == (self.identity, log)
+        namespace, attempt = name
+        is_ours = (namespace, attempt.log) == (self.namespace, log)
         return is_ours and attempt.number < mark.low and attempt.number not in mark.excepted
 
     async def read_row(self, table: str, key: Sequence[types_pb2.Value]) -> types_pb2.Row:
@@ -123,9 +132,9 @@ class OutsideCounters(OutsideResource):
     def tried(self, plan: Plan) -> Prepared:
         return Counters(self.server.counters, set()).prepare(AttemptId("", 0), plan)._replace(values={})
 
-    def apply(self, name: Name, plan: Plan) -> None:
+    def apply(self, name: Name, plan: Plan, operations: bytes = b"") -> None:
         Counters(self.server.counters, set()).commit(name[1], plan)
-        self.server.finished.add(name)
+        self.server.finished[name] = operations
 
     @asynccontextmanager
     async def locking(self, name: Name, plan: Plan) -> AsyncIterator[None]:

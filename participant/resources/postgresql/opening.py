@@ -100,7 +100,7 @@ async def _make_finished(session: Session, finished: str, role: str, schema: str
     once, PostgreSQL refuses one of them; so it is looked at again."""
     create = (
         f'CREATE TABLE IF NOT EXISTS {finished} (identity text COLLATE "C", log text COLLATE "C", number bigint,'
-        " operations bytea, PRIMARY KEY (identity, log, number))"
+        " operations bytea, position bigint GENERATED ALWAYS AS IDENTITY, PRIMARY KEY (identity, log, number))"
     )
     for _ in range(2):
         unit = await session.ask(Query(f"SELECT 1 FROM {finished} LIMIT 0", kept=False))

@@ -134,7 +134,8 @@ class PostgreSQLResource(OutsideResource):
             (PREFIX,),
         )
         finished = Query(
-            f"SELECT log, number::text, encode(operations, 'hex') FROM {self._server.finished} WHERE identity = $1",
+            f"SELECT log, number::text, encode(operations, 'hex') FROM {self._server.finished}"
+            " WHERE identity = $1 ORDER BY position",  # a branch takes its position once it has its locks
             (self._namespace,),
         )
         # In this order, each with a snapshot of its own: what ends in between is in both, never in none.
@@ -409,7 +410,8 @@ class PostgreSQLResource(OutsideResource):
 
     def _remembering(self, attempt: AttemptId, operations: bytes | None = None) -> Query:
         return Query(
-            f"INSERT INTO {self._server.finished} VALUES ($1, $2, $3, $4)", (*self._names(attempt), operations)
+            f"INSERT INTO {self._server.finished} (identity, log, number, operations) VALUES ($1, $2, $3, $4)",
+            (*self._names(attempt), operations),
         )
 
     def _preparing(self, attempt: AttemptId) -> Query:
