@@ -34,8 +34,10 @@ class MariaDB(Server):
         return [*self._places(), "--skip-name-resolve", *settings]
 
     def _places(self) -> list[str]:
-        """Its data and its own files; and none of the machine's settings."""
-        return ["--no-defaults", f"--basedir={Path(self._program).parent.parent}", f"--datadir={self._data}"]
+        """Its data and its own files; and none of the machine's settings. A server that starts removes temporary tables
+        where it looks for its own, so that in a shared folder another one, at that moment, loses its."""
+        own = [f"--datadir={self._data}", f"--tmpdir={self.folder}"]
+        return ["--no-defaults", f"--basedir={Path(self._program).parent.parent}", *own]
 
     def _pid_file(self) -> Path:
         return self.folder / "pid"
