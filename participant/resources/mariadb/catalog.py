@@ -86,6 +86,8 @@ class Database(NamedTuple):
     catalog: Catalog
     rules: Mapping[tuple[str, str], Rule]
     """By table and name; the primary key's is PRIMARY."""
+    unprepared: Mapping[str, str]
+    """Tables that take part in no transaction, in lower case, with their engine."""
 
 
 @dataclass
@@ -95,6 +97,7 @@ class _Draft:
     name: str
     reasons: list[str] = field(default_factory=list)
     columns: dict[str, Column] = field(default_factory=dict)
+    other_engine: str = ""
 
 
 async def load(session: Session) -> Database:
@@ -115,7 +118,7 @@ async def load(session: Session) -> Database:
             drafts[name].reasons.append(f"only a prefix of column {column_name} is in its primary key")
     for name, constraint, column_name, parent in foreign:
         rules[name, constraint] = Rule((*rules.get((name, constraint), Rule(())).columns, column_name), parent)
-    return _database(drafts.values(), rules)
+    return _database(list(drafts.values()), rules)
 
 
 def _text(raw: Any) -> str:
@@ -127,8 +130,9 @@ def _draft(name: str, kind: str, engine: str) -> _Draft:
     if kind in _NOT_TABLES:
         draft.reasons.append(_NOT_TABLES[kind])
     elif engine != "InnoDB":
+        draft.other_engine = engine or "unknown"
         draft.reasons.append(
-            f"its engine is {engine or 'unknown'}, and only InnoDB prepares: ALTER TABLE ... ENGINE=InnoDB"
+            f"its engine is {draft.other_engine}, and only InnoDB prepares: ALTER TABLE ... ENGINE=InnoDB"
         )
     return draft
 
@@ -172,7 +176,7 @@ def _column(
     return Column(name, kind, declared, nullable=nullable == "YES", generated=generated == "ALWAYS", **limits)
 
 
-def _database(drafts: Sequence[_Draft] | Any, rules: Mapping[tuple[str, str], Rule]) -> Database:
+def _database(drafts: Sequence[_Draft], rules: Mapping[tuple[str, str], Rule]) -> Database:
     served: dict[str, Table] = {}
     refused: dict[str, Refused] = {}
     for draft in drafts:
@@ -186,7 +190,8 @@ def _database(drafts: Sequence[_Draft] | Any, rules: Mapping[tuple[str, str], Ru
         else:
             columns = tuple(draft.columns[name] for name in key)
             served[draft.name] = Table(draft.name, quote(draft.name), draft.columns, columns)
-    return Database(Catalog(served, refused), rules)
+    unprepared = {draft.name.lower(): draft.other_engine for draft in drafts if draft.other_engine}
+    return Database(Catalog(served, refused), rules, unprepared)
 
 
 def _check_key(draft: _Draft, key: Sequence[str]) -> None:

@@ -142,7 +142,8 @@ class MariaDBResource(OutsideResource):
 
     def plan(self, operations: bytes) -> Plan:
         planned = planning.plan(self._database.catalog, operations)
-        return planned._replace(work=statements.work_of(planned.work, self._server.packet_bytes_max))
+        packet = self._server.packet_bytes_max
+        return planned._replace(work=statements.work_of(planned.work, packet, self._database.unprepared))
 
     async def prepare(self, attempt: AttemptId, plan: Plan) -> Prepared:
         work = cast(Work, plan.work)

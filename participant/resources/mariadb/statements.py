@@ -79,12 +79,15 @@ class Work(NamedTuple):
         return rows
 
 
-def work_of(steps: Iterable[Step], packet_bytes_max: int) -> Work:
-    """Raises No for a statement that may not be run, or that the server would not take."""
+def work_of(steps: Iterable[Step], packet_bytes_max: int, unprepared: Mapping[str, str]) -> Work:
+    """`unprepared` as in `catalog.Database`. Raises No for a statement that may not be run, or the server would not
+    take."""
     statements: list[str] = []
     places: list[tuple[int, Step]] = []
     for step in steps:
         places.append((len(statements), step))
+        if isinstance(step, Sql) and not step.read_only:
+            _require_prepared(step, unprepared)
         for statement in _statements(step):
             most = packet_bytes_max - PACKET_OVERHEAD
             if len(statement) > most // 4 and len(statement.encode()) > most:
@@ -257,6 +260,7 @@ def _where(target: Target) -> str:
 _SPACE = re.compile(r"(?:[\s(]|#[^\n]*|-- [^\n]*|/\*(?![!M]).*?\*/)*", re.ASCII | re.DOTALL)
 """What may stand before the first word. A comment that the server carries out, /*! or /*M!, is none."""
 _WORD = re.compile(r"[A-Za-z]*", re.ASCII)
+_NAME = re.compile(r"[^\W\d][\w$]*")
 _READING = ("SELECT", "VALUES", "WITH")
 _CHANGING = ("DELETE", "INSERT", "REPLACE", "UPDATE")
 
@@ -275,6 +279,15 @@ def _own(step: Sql) -> str:
         raise step.no(Code.CODE_BAD_OPERATION, message)
     using = f" USING {', '.join(map(literal, step.parameters))}" if step.parameters else ""
     return f"EXECUTE IMMEDIATE {literal(marked(step, lambda _: '?'))}{using}"
+
+
+def _require_prepared(step: Sql, unprepared: Mapping[str, str]) -> None:
+    """Raises No for a statement with the name of a table that takes part in no transaction: what it changes there would
+    be seen at once, and stay. (One that a trigger or a function writes to is not seen here.)"""
+    for name in _NAME.findall(step.statement.lower()):
+        if engine := unprepared.get(name):
+            message = f"table {name} has the engine {engine}, and only InnoDB prepares: a branch may not change it"
+            raise step.no(Code.CODE_BAD_OPERATION, message)
 
 
 # What is answered.
