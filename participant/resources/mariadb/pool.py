@@ -120,9 +120,8 @@ class Pool:
         return found
 
     def close(self) -> None:
-        for session in [*self._all, self._keeper]:
-            if session is not None:
-                session.close()
+        for session in self._all:
+            session.close()
 
     # Making.
 
@@ -135,18 +134,17 @@ class Pool:
                     self._keeper.close()
                     raise Fenced("another process works for this participant file at the server")
             session = await self._connect()
-            self._all = {each for each in self._all if each.lost is None}
             taken = {each.slot for each in self._all}
             for slot in range(1, SLOTS_MAX + 1):
                 if slot not in taken and await self._locked(session, self._lock(slot)):
                     session.slot = slot
-                    self._all.add(session)
                     return session
             session.close()
             raise Lost(f"{SLOTS_MAX} sessions of this participant file are at the server")
 
     async def _connect(self) -> Session:
         session = await Session.connect(self._address)
+        self._all = {each for each in self._all if each.lost is None} | {session}
         session.packet_bytes_max = self._packet_bytes_max
         await _asked(session, self._settings)
         return session
@@ -213,5 +211,6 @@ async def _asked(session: Session, query: str) -> Unit:
     """An answer to what any user may ask. Raises Lost."""
     unit = await session.ask(query)
     if unit.failure is not None:
+        session.close()
         raise Lost(unit.failure.message)
     return unit

@@ -19,7 +19,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from hashlib import blake2b
 from typing import cast
 
@@ -87,12 +87,15 @@ class MariaDBResource(OutsideResource):
                 self._server = await opening.examine(first, self._pool_size)
             finally:
                 first.close()
-            packet = self._server.packet_bytes_max
             self._scope = f"{identity}.{blake2b(self._server.database.encode(), digest_size=4).hexdigest()}"
-            self._pool = Pool(address, self._scope, self._settings(), self._pool_size, packet)
-            await self._pool.fence()
-            await self._rehearse()
-            self._database = await catalog.load(await self._pool.ender())
+            packet = self._server.packet_bytes_max
+            with ExitStack() as unless_open:
+                self._pool = Pool(address, self._scope, self._settings(), self._pool_size, packet)
+                unless_open.callback(self._pool.close)
+                await self._pool.fence()
+                await self._rehearse()
+                self._database = await catalog.load(await self._pool.ender())
+                unless_open.pop_all()
         except NoAddress as error:
             raise ResourceRefused(f"this is no DSN: {words(error)}") from error
         except _UNREACHABLE as error:
