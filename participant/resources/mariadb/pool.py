@@ -67,7 +67,10 @@ class Pool:
     async def take(self, within_s: float) -> Session:
         """A connection for one branch, with nothing open on it; then `give_back` or `keep` it. Raises Unavailable."""
         try:
-            async with asyncio.timeout(within_s):
+            if self._free.locked():
+                async with asyncio.timeout(within_s):
+                    await self._free.acquire()
+            else:
                 await self._free.acquire()
         except TimeoutError:
             raise Unavailable(f"no connection became free within {within_s:g} s") from None

@@ -30,7 +30,7 @@ from participant.resources.mariadb import catalog, denials, opening, statements
 from participant.resources.mariadb.opening import FINISHED
 from participant.resources.mariadb.pool import TRX_LISTED_AFTER_S, Fenced, Pool, Unavailable
 from participant.resources.mariadb.session import Address, Lost, NoAddress, Session, Unit, words
-from participant.resources.mariadb.statements import Work, literal
+from participant.resources.mariadb.statements import Unexplained, Work, literal
 from participant.resources.outside import EndedElsewhere, OutsideResource, ResourceRefused, Stray, Survey
 from participant.resources.server import planning
 from troth import reasons
@@ -190,9 +190,9 @@ class MariaDBResource(OutsideResource):
             raise _unreachable(lost) from lost
         try:
             return await self._rows(work, unit)
-        except No:
+        except (No, Unexplained) as error:
             await self._undone(session, "ROLLBACK")
-            raise
+            raise await self._explained(session, work, error) from None
 
     async def commit(self, attempt: AttemptId) -> None:
         if not await self._end("COMMIT", attempt) and not await self._remembers(attempt):
@@ -278,13 +278,13 @@ class MariaDBResource(OutsideResource):
                 message = f"the server gave {len(unit.results)} answers to the {len(branch)} statements of the branch"
                 raise No(reasons.reason(Code.CODE_RESOURCE, message))
             return prepared
-        except No:
+        except (No, Unexplained) as error:
             if not await self._undone(session, f"XA ROLLBACK {self._xid(attempt)}", f"XA END {self._xid(attempt)}"):
                 await self._clean(session, attempt)
-            raise
+            raise await self._explained(session, work, error) from None
 
     async def _rows(self, work: Work, unit: Unit) -> Prepared:
-        """What the branch read. Raises its No."""
+        """What the branch read. Raises its No, or Unexplained."""
         rows = work.rows(unit.results[1:])
         if unit.failure is not None:
             if unit.failure.number in denials.STALE:
@@ -293,6 +293,20 @@ class MariaDBResource(OutsideResource):
         for row in rows:
             row.participant = self._participant
         return Prepared(types_pb2.Rows(rows=rows).SerializeToString() if rows else b"", {})
+
+    async def _explained(self, session: Session, work: Work, error: No | Unexplained) -> No:
+        """Why the branch is denied, when it is rolled back."""
+        if isinstance(error, No):
+            return error
+        again = ("START TRANSACTION", *work.statements[: error.at], error.look())
+        try:
+            unit = await session.ask(*again, within_s=self._patience_s(work))
+        except Lost as lost:
+            return _unreachable(lost)
+        await self._undone(session, "ROLLBACK")
+        if unit.failure is not None:
+            return denials.denial(work.step_at(len(unit.results) - 1), unit.failure, self._database)
+        return error.denial(unit.results[-1])
 
     async def _undone(self, session: Session, undo: str, end: str = "") -> bool:
         """Rolls back what is open or prepared, after *any* NO: past a failed statement XA END and XA PREPARE would

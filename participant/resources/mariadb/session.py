@@ -136,21 +136,28 @@ class Session:
             if self.lost is not None:
                 raise self.lost
             results: list[Result] = []
+            patience = self._patience(within_s)
             try:
-                async with asyncio.timeout(within_s):
-                    for packet in self._packets(statements):
-                        if failure := await self._answers(packet, results):
-                            return Unit(results, failure)
-            except TimeoutError:
-                self._lose(f"no answer within {within_s:g} s")
+                for packet in self._packets(statements):
+                    if failure := await self._answers(packet, results):
+                        return Unit(results, failure)
             except Exception as error:  # whatever the driver raises: the stream is not to be trusted any more
                 self._lose(words(error))
             except BaseException:
                 self._lose("cancelled")
                 raise
+            finally:
+                if patience is not None:
+                    patience.cancel()
             if self.lost is not None:
                 raise self.lost
             return Unit(results, None)
+
+    def _patience(self, within_s: float | None) -> asyncio.TimerHandle | None:
+        """Loses the connection then, which wakes who waits on it; a fifth of what `asyncio.timeout` costs a branch."""
+        if within_s is None:
+            return None
+        return asyncio.get_running_loop().call_later(within_s, self._lose, f"no answer within {within_s:g} s")
 
     def close(self) -> None:
         """Lets the connection go. What it has prepared stays; what is only begun is rolled back."""

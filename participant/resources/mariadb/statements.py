@@ -1,9 +1,10 @@
 """The plan's steps in MariaDB's SQL, and what is made of the answers.
 
 All statements of a branch go out together, XA PREPARE too, so rows that deny a step are found when everything has been
-carried out; what was prepared by then is rolled back. So that the NO is exact, a step brings what it found: `add` reads
-its column before it changes it, under the lock that the change needs anyway. Answers are judged in their order, also
-those before a statement that failed.
+carried out; what was prepared by then is rolled back. Answers are judged in their order, also those before a statement
+that failed. A `check` brings what it found. An `add` does not, as its own statement brings no rows, and another one for
+each would cost every branch what only a NO needs: for that the branch is run again up to there, and rolled back
+(`Unexplained`).
 
 Values are written into the text by `literal` (under a sql_mode of ours, in which a backslash escapes). A statement of
 the user's is itself such a value, of EXECUTE IMMEDIATE, with its own parameters behind USING: so it is one statement,
@@ -51,6 +52,33 @@ _TEXTS = (Kind.TEXT, Kind.PADDED)
 _COMPARED = {"equals": "<=>", "at_least": ">=", "at_most": "<="}
 
 
+class Unexplained(Exception):
+    """An `add` found no row that it may change: it is missing, or the column is NULL, or a bound denies it."""
+
+    def __init__(self, step: Add, at: int) -> None:
+        super().__init__(step.target.label())
+        self.step = step
+        self.at = at
+        """The place of its statement."""
+
+    def look(self) -> str:
+        """What it is about, as it is now: the column, and whether the `add` may change it."""
+        target = self.step.target
+        chosen = f"{_read_as(self.step.column)}, {_addable(self.step)}"
+        return f"SELECT {chosen} FROM {target.table.sql}{_where(target)} FOR UPDATE"
+
+    def denial(self, result: Result) -> No:
+        """The NO, from the answer to `look`."""
+        target = self.step.target
+        if not result.rows:
+            return target.missing()
+        found, addable = result.rows[0]
+        if addable == "1":
+            words = f"{target.label()} was changed by another program at the same moment"
+            return target.no(Code.CODE_LOCK_TIMEOUT, words)
+        return self.step.denied(from_text(found, self.step.column))
+
+
 class Work(NamedTuple):
     """A plan as statements."""
 
@@ -64,13 +92,18 @@ class Work(NamedTuple):
         return before[-1] if before and 0 <= at < len(self.statements) else None
 
     def rows(self, results: Sequence[Result]) -> list[types_pb2.Row]:
-        """What was read, of as many steps as have been carried out whole. Raises the No of the first that is denied."""
+        """What was read, of as many steps as have been carried out whole. Raises the No of the first that is denied, or
+        Unexplained."""
         rows: list[types_pb2.Row] = []
         size = 0
         ends = [place for place, _ in self.steps[1:]] + [len(self.statements)]
         for (start, step), end in zip(self.steps, ends, strict=True):
             if end > len(results):
                 break
+            if isinstance(step, Add):
+                if results[start].found != 1:
+                    raise Unexplained(step, start)
+                continue
             for row in _judged(step, results[start:end]):
                 size += row.ByteSize()
                 if size > ROWS_BYTES_MAX:
@@ -178,7 +211,7 @@ def _statements(step: Step) -> Sequence[str]:
         case Delete(target):
             return [f"DELETE FROM {target.table.sql}{_where(target)}"]
         case Add():
-            return _add(step)
+            return [_add(step)]
         case Check(target, column, sign, wanted):
             chosen = "1" if column is None else f"{_compare(column, sign, wanted)}, {_read_as(column)}"
             return [f"SELECT {chosen} FROM {target.table.sql}{_where(target)}{_SHARED}"]
@@ -200,27 +233,27 @@ def _upsert(step: Upsert) -> Sequence[str]:
     return [f"UPDATE {table.sql} SET {_settings(table, changed)}{_where(target)}", inserted]
 
 
-def _add(step: Add) -> Sequence[str]:
-    """Bounds hold of the sum for reals, otherwise of what was there before: no sum is computed that its type cannot
-    hold."""
+def _add(step: Add) -> str:
     target, name = step.target, quote(step.column.name)
+    return f"UPDATE {target.table.sql} SET {name} = {_sum(step)}{_where(target)} AND {_addable(step)}"
+
+
+def _addable(step: Add) -> str:
+    """The condition. Bounds hold of the sum for reals, otherwise of what was there before: no sum is computed that its
+    type cannot hold."""
+    name = quote(step.column.name)
     is_real = step.column.kind in _REAL_KINDS
     low, high = (step.low, step.high) if is_real else step.before()
-    by = literal(step.by)
-    held = f"{name} + {by}" if is_real else name
-    conditions = "".join(
-        f" AND {held} {sign} {literal(bound)}" for sign, bound in ((">=", low), ("<=", high)) if bound is not None
+    held = _sum(step) if is_real else name
+    bounds = ((">=", low), ("<=", high))
+    return " AND ".join(
+        [f"{name} IS NOT NULL", *(f"{held} {sign} {literal(bound)}" for sign, bound in bounds if bound is not None)]
     )
-    return [
-        f"SELECT {_read_as(step.column)} FROM {target.table.sql}{_where(target)} FOR UPDATE",
-        f"UPDATE {target.table.sql} SET {name} = {_sum(step.column, by)}{_where(target)} AND {name} IS NOT NULL"
-        f"{conditions}",
-    ]
 
 
-def _sum(column: Column, by: str) -> str:
+def _sum(step: Add) -> str:
     """Unsigned columns take away by subtracting: the server does not compute an unsigned number plus a negative one."""
-    name = quote(column.name)
+    name, by = quote(step.column.name), literal(step.by)
     return f"{name} - {by[1:]}" if by.startswith("-") else f"{name} + {by}"
 
 
@@ -302,11 +335,6 @@ def _judged(step: Step, results: Sequence[Result]) -> Iterable[types_pb2.Row]:
             return _own_rows(step, results[0])
         case Check():
             _check(step, results[0])
-        case Add():
-            if not results[0].rows:
-                raise step.target.missing()
-            if results[1].found != 1:
-                raise step.denied(from_text(results[0].rows[0][0], step.column))
         case Upsert():
             pass  # its second statement inserts what its first has not found, or fails
         case _:
