@@ -104,6 +104,7 @@ class Session:
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
+        self._cursor = connection.cursor()
         self._busy = asyncio.Lock()
         self.id: int = connection.thread_id()
         """By which the server lists and ends it."""
@@ -164,10 +165,13 @@ class Session:
         self._lose("closed")
 
     def _packets(self, statements: Sequence[str]) -> list[str]:
+        whole = ";".join(statements)
+        if 4 * len(whole) < self.packet_bytes_max - PACKET_OVERHEAD:
+            return [whole]
         packets: list[list[str]] = []
         room = 0
         for statement in statements:
-            size = len(statement) * 4 if len(statement) < PACKET_OVERHEAD else len(statement.encode()) + 1
+            size = len(statement.encode()) + 1
             if not packets or size > room:
                 packets.append([])
                 room = self.packet_bytes_max - PACKET_OVERHEAD
@@ -176,7 +180,7 @@ class Session:
         return [";".join(packet) for packet in packets]
 
     async def _answers(self, packet: str, results: list[Result]) -> Failure | None:
-        cursor = self._connection.cursor()
+        cursor = self._cursor
         try:
             await cursor.execute(packet)
             while True:
