@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from faults.conformance.outside import FIRST, IDENTITY, SECOND, on_a_loop
+from faults.conformance.outside import FIRST, NAMESPACE, SECOND, on_a_loop
 from faults.servers import Database, MariaDB
 from participant.resources import No
 from participant.resources.mariadb import MariaDBResource, pool
@@ -43,7 +43,7 @@ def killed(database: Database, like: str = "%") -> int:
 async def through(cutter: Cutter, subject: MariaDBSubject) -> AsyncIterator[MariaDBResource]:
     async with cutter.running() as dsn:
         resource = MariaDBResource(dsn, lock_timeout_s=subject.lock_timeout_s, pool=2)
-        await resource.open(IDENTITY)
+        await resource.open(NAMESPACE)
         try:
             yield resource
         finally:
@@ -53,7 +53,7 @@ async def through(cutter: Cutter, subject: MariaDBSubject) -> AsyncIterator[Mari
 async def none_is_left(resource: MariaDBResource, attempt: AttemptId) -> None:
     await resource.abort(attempt)
     survey = await resource.survey()
-    assert (survey.prepared, survey.committed) == (frozenset(), frozenset())
+    assert (survey.prepared, frozenset(survey.committed)) == (frozenset(), frozenset())
 
 
 @pytest.mark.parametrize("answered", [False, True])
@@ -81,7 +81,7 @@ async def test_a_cut_in_the_commit_is_carried_out_once(subject: MariaDBSubject, 
         await resource.commit(FIRST)
         assert cutter.cuts == 1
         assert subject.database.execute("SELECT balance FROM accounts WHERE id = 'alice'") == [(98,)]
-        assert (await resource.survey()).committed == {FIRST}
+        assert (await resource.survey()).committed.keys() == {FIRST}
 
 
 @pytest.mark.parametrize("answered", [False, True])
@@ -106,15 +106,15 @@ async def test_a_cut_in_a_run_is_known_before_it_is_told(subject: MariaDBSubject
         cutter.at, cutter.answered = at, answered
         committed = at == b"\x03COMMIT" and answered
         if committed:
-            await resource.run(FIRST, resource.plan(subject.increment))
+            await resource.run(FIRST, subject.increment, resource.plan(subject.increment))
         else:
             with pytest.raises(No) as caught:
-                await resource.run(FIRST, resource.plan(subject.increment))
+                await resource.run(FIRST, subject.increment, resource.plan(subject.increment))
             assert caught.value.reason.retryable
         assert cutter.cuts == 1
         balance = 98 if committed else 100
         assert subject.database.execute("SELECT balance FROM accounts WHERE id = 'alice'") == [(balance,)]
-        assert (await resource.survey()).committed == ({FIRST} if committed else set())
+        assert (await resource.survey()).committed.keys() == ({FIRST} if committed else set())
 
 
 @pytest.mark.parametrize("at", range(9))
@@ -153,7 +153,7 @@ async def test_a_branch_outlives_its_session(subject: MariaDBSubject) -> None:
         assert (await resource.survey()).prepared == {FIRST, SECOND}
         await resource.abort(FIRST)
         await resource.commit(SECOND)
-        assert (await resource.survey()).committed == {SECOND}
+        assert (await resource.survey()).committed.keys() == {SECOND}
         assert subject.database.execute("SELECT balance FROM accounts ORDER BY id") == [(100,), (101,)]
 
 
@@ -171,7 +171,7 @@ async def test_the_server_is_killed_between_prepare_and_commit(subject: MariaDBS
         mariadb.start()  # in this thread, with which it would end
         await ending
         survey = await resource.survey()
-        assert (survey.prepared, survey.committed) == (frozenset(), {FIRST})
+        assert (survey.prepared, frozenset(survey.committed)) == (frozenset(), {FIRST})
         assert subject.database.execute("SELECT balance FROM accounts ORDER BY id") == [(90,), (100,)]
 
 
@@ -185,7 +185,7 @@ async def test_the_server_is_killed_in_a_commit(subject: MariaDBSubject, mariadb
     async with subject.opened() as later:
         assert (await later.survey()).prepared == {FIRST}
         await later.commit(FIRST)
-        assert (await later.survey()).committed == {FIRST}
+        assert (await later.survey()).committed.keys() == {FIRST}
 
 
 @pytest.mark.parametrize("verb", ["COMMIT", "ROLLBACK"])
@@ -213,7 +213,7 @@ async def test_two_processes_of_one_file_do_not_both_work(
         await resource.prepare(FIRST, resource.plan(subject.change))
         other = subject.make()
         with pytest.raises(ResourceRefused, match=r"session \d+ \(root from 127.0.0.1:\d+\) holds the lock"):
-            await other.open(IDENTITY)
+            await other.open(NAMESPACE)
         await other.close()
         await resource.commit(FIRST)
 
@@ -222,7 +222,7 @@ async def test_two_processes_of_one_file_do_not_both_work(
 async def test_sessions_of_a_killed_incarnation_are_ended_before_another_works(subject: MariaDBSubject) -> None:
     """One waits at the server for a lock when its process dies, and would go on when it gets it."""
     resource = subject.make()
-    await resource.open(IDENTITY)
+    await resource.open(NAMESPACE)
     await resource.prepare(FIRST, resource.plan(subject.increment))
     waiting = asyncio.create_task(resource.prepare(SECOND, resource.plan(subject.increment)))
     await asyncio.sleep(0.2)
@@ -256,7 +256,7 @@ async def test_branches_in_doubt_hold_a_bounded_number_of_connections(
         assert sessions <= 2 * subject.at_work_max + pool.ENDERS + 2
         assert (await resource.survey()).prepared == set(attempts)
         await asyncio.gather(*map(resource.commit, attempts))
-        assert (await resource.survey()).committed == set(attempts)
+        assert (await resource.survey()).committed.keys() == set(attempts)
     assert subject.database.execute("SELECT SUM(balance) FROM accounts WHERE id LIKE 'row%'") == [(20,)]
 
 

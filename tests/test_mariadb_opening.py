@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from faults.conformance.outside import FIRST, IDENTITY, on_a_loop
+from faults.conformance.outside import FIRST, NAMESPACE, on_a_loop
 from faults.servers import Database, MariaDB
 from participant.resources import No
 from participant.resources.mariadb import MariaDBResource, opening
@@ -39,7 +39,7 @@ def limited(mariadb: MariaDB) -> Iterator[MariaDBSubject]:
 async def refusal(dsn: str) -> str:
     resource = MariaDBResource(dsn)
     with pytest.raises(ResourceRefused) as caught:
-        await resource.open(IDENTITY)
+        await resource.open(NAMESPACE)
     return str(caught.value)
 
 
@@ -94,7 +94,7 @@ async def test_a_user_who_may_not_enough(limited: MariaDBSubject) -> None:
     assert f"GRANT SELECT, INSERT, DELETE ON `{name}`.troth_finished TO" in await refusal(dsn)
     user(subject, "INSERT, DELETE ON {}.troth_finished")
     resource = MariaDBResource(dsn)
-    await resource.open(IDENTITY)
+    await resource.open(NAMESPACE)
     try:
         with pytest.raises(No) as caught:
             await resource.prepare(FIRST, resource.plan(encode([insert("orders", 1)])))
@@ -162,7 +162,7 @@ async def test_a_server_that_becomes_read_only(limited: MariaDBSubject) -> None:
     subject = limited
     dsn = user(subject, "ALL ON {}.*", "PROCESS ON *.*")
     resource = MariaDBResource(dsn)
-    await resource.open(IDENTITY)
+    await resource.open(NAMESPACE)
     try:
         subject.database.execute("SET GLOBAL read_only = 1")
         with pytest.raises(No) as caught:
@@ -219,7 +219,7 @@ async def test_a_table_that_is_made_later_is_served_after_a_survey(subject: Mari
         with pytest.raises(No):
             resource.plan(encode([read("later", 1)]))
         await resource.survey()
-        await resource.run(FIRST, resource.plan(encode([insert("later", 1)])))
+        await resource.run(FIRST, encode([insert("later", 1)]), resource.plan(encode([insert("later", 1)])))
         subject.database.execute("DROP TABLE later")
         with pytest.raises(No) as caught:
             await resource.prepare(FIRST, resource.plan(encode([read("later", 1)])))
@@ -248,7 +248,9 @@ async def test_what_is_set_at_the_server_does_not_change_what_a_branch_means(sub
         try:
             async with subject.opened() as resource:
                 text = "a\\'b\\\\"
-                await resource.run(FIRST, resource.plan(encode([insert("accounts", text)])))
+                await resource.run(
+                    FIRST, encode([insert("accounts", text)]), resource.plan(encode([insert("accounts", text)]))
+                )
                 assert (await resource.read_row("accounts", insert("accounts", text).key)).present
                 cut = sql("INSERT INTO accounts(id) VALUES (%s)", ["x" * 30])
                 with pytest.raises(No) as caught:

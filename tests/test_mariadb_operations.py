@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from faults.conformance.outside import IDENTITY, LOG, on_a_loop
+from faults.conformance.outside import LOG, NAMESPACE, on_a_loop, prepare_branch, run_branch
 from faults.servers import Database
 from participant.resources import No
 from participant.resources.mariadb import MariaDBResource, session
@@ -60,7 +60,7 @@ class Branches:
 @asynccontextmanager
 async def branches(subject: MariaDBSubject) -> AsyncIterator[Branches]:
     resource = MariaDBResource(subject.database.dsn, "p1", lock_timeout_s=1)
-    await resource.open(IDENTITY)
+    await resource.open(NAMESPACE)
     try:
         yield Branches(resource)
     finally:
@@ -100,7 +100,7 @@ async def test_what_is_written_is_what_is_read(subject: MariaDBSubject) -> None:
     async with branches(subject) as at:
         await at.run(insert("kinds", 1))
         for column, values in WRITTEN.items():
-            for written in [*values, None]:
+            for written in (*values, None):
                 await at.run(update("kinds", 1, **{column: written}))
                 assert (await at.read("kinds", 1))[column] == written, column
                 if column != "at":
@@ -178,9 +178,9 @@ async def test_each_operation_and_its_no(subject: MariaDBSubject) -> None:
 async def test_a_denied_add_tells_what_it_found_in_its_own_branch(subject: MariaDBSubject) -> None:
     async with branches(subject) as at:
         operations = [add("accounts", "bob", "balance", -50), add("accounts", "bob", "balance", -60, low=0)]
-        for tried in (at.resource.prepare, at.resource.run):
+        for tried in (prepare_branch, run_branch):
             with pytest.raises(No) as caught:
-                await tried(AttemptId(LOG, 9), at.resource.plan(encode(operations)))
+                await tried(at.resource, AttemptId(LOG, 9), encode(operations))
             reason = caught.value.reason
             assert (reason.operation, reason.found.integer, reason.required.integer) == (1, 50, 0)
             assert reason.message == "column balance of accounts/bob would be -10, below 0"

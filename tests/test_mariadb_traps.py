@@ -11,7 +11,7 @@ from typing import Any
 import pymysql
 import pytest
 
-from faults.conformance.outside import FIRST, IDENTITY, SECOND, THIRD, on_a_loop
+from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loop
 from faults.servers import Database, MariaDB
 from participant.resources import No
 from participant.resources.mariadb import MariaDBResource, pool, resource, statements
@@ -37,7 +37,7 @@ def subject(mariadb_databases: Callable[[], Database]) -> MariaDBSubject:
 @asynccontextmanager
 async def opened(subject: MariaDBSubject) -> AsyncIterator[MariaDBResource]:
     made = subject.make()
-    await made.open(IDENTITY)
+    await made.open(NAMESPACE)
     try:
         yield made
     finally:
@@ -240,7 +240,7 @@ async def test_a_statement_that_is_not_on_rows_is_refused_by_its_first_word(
     subject: MariaDBSubject, statement: str
 ) -> None:
     async with opened(subject) as made:
-        operation = Operation(sql={"statement": statement})  # type: ignore[arg-type]
+        operation = Operation(sql={"statement": statement})
         with pytest.raises(No) as caught:
             made.plan(encode([operation]))
         assert (caught.value.reason.code, caught.value.reason.retryable) == (Code.CODE_BAD_OPERATION, False)

@@ -10,6 +10,7 @@ a warning.
 from __future__ import annotations
 
 import re
+import secrets
 from typing import NamedTuple
 
 import structlog
@@ -32,8 +33,10 @@ _FACTS = (
 )
 _CREATE = (
     f"CREATE TABLE IF NOT EXISTS {FINISHED} (identity varbinary(64), log varbinary(64), number bigint,"
+    " operations longblob, position bigint NOT NULL AUTO_INCREMENT UNIQUE,"
     " PRIMARY KEY (identity, log, number)) ENGINE=InnoDB"
 )
+_COMMENT = "what Troth has committed here: "
 _MISSING = 1146
 
 
@@ -41,6 +44,9 @@ class Server(NamedTuple):
     """What is to be known of it later."""
 
     database: str
+    place: str
+    """The database by a name that no other one has, and that goes with its data to another server: the comment of our
+    table, made with it."""
     packet_bytes_max: int
 
 
@@ -83,8 +89,8 @@ async def examine(session: Session, pool_size: int) -> Server:
         " pool smaller",
     )
     await _require_process(session, account)
-    await _make_finished(session, account, database)
-    return Server(database, int(facts["max_allowed_packet"]))
+    place = await _make_finished(session, account, database)
+    return Server(database, place, int(facts["max_allowed_packet"]))
 
 
 def _binlog(facts: dict[str, str]) -> None:
@@ -110,11 +116,12 @@ async def _require_process(session: Session, account: str) -> None:
         raise ResourceRefused(f"user {account} may not see INNODB_TRX: GRANT PROCESS ON *.* TO {_account(account)}")
 
 
-async def _make_finished(session: Session, account: str, database: str) -> None:
-    """Of what has committed: by the participant's file, the coordinator's log and the attempt."""
+async def _make_finished(session: Session, account: str, database: str) -> str:
+    """Of what has committed: by the participant's file, the coordinator's log and the attempt. Its comment, or where
+    another hand has made it without one the database's own name."""
     unit = await session.ask(f"SELECT 1 FROM {FINISHED} LIMIT 0")
     if unit.failure is not None and unit.failure.number == _MISSING:
-        unit = await session.ask(_CREATE)
+        unit = await session.ask(f"{_CREATE} COMMENT='{_COMMENT}{secrets.token_hex(8)}'")
     where = f"{quote(database)}.{FINISHED}"
     if unit.failure is not None:
         raise ResourceRefused(
@@ -130,11 +137,13 @@ async def _make_finished(session: Session, account: str, database: str) -> None:
             f" {where} TO {_account(account)}"
         )
     engine = await session.ask(
-        f"SELECT engine FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = '{FINISHED}'"
+        "SELECT engine, table_comment FROM information_schema.tables"
+        f" WHERE table_schema = DATABASE() AND table_name = '{FINISHED}'"
     )
     assert engine.failure is None, engine.failure
-    found = str(engine.results[0].rows[0][0])
+    found, comment = map(str, engine.results[0].rows[0])
     _require(found == "InnoDB", f"the engine of {FINISHED} is {found}: ALTER TABLE {where} ENGINE=InnoDB")
+    return comment if comment.startswith(_COMMENT) else database
 
 
 def _account(account: str) -> str:

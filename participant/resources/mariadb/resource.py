@@ -5,7 +5,7 @@ visible with the work if the branch commits, and with nothing else; so an XID th
 *committed* when the row is there and *rolled back, or never prepared* when it is not. The server's NOTA alone means
 neither: it is also what another session hears while the one that prepared the branch is connected.
 
-The XID is `troth:IDENTITY.DATABASE:LOG` (this participant's file, a digest of the database's name, as the server does
+The XID is `troth:NAMESPACE.DATABASE:LOG` (this participant's file, a digest of the database's name, as the server does
 not say to which one a prepared branch belongs, the coordinator's log) and the attempt's number.
 
 Sessions run at READ COMMITTED: what a branch reads by row is locked, so that nothing stronger is gained for it, and the
@@ -65,6 +65,8 @@ class ServerFailed(Exception):
 class MariaDBResource(OutsideResource):
     """Serves the tables of one database."""
 
+    kind = "mariadb"
+
     def __init__(self, dsn: str, participant: str = "", *, lock_timeout_s: float = 5.0, pool: int = 16) -> None:
         """`participant` is named in the rows that it reads. `pool` is how many branches are worked on at a time; four
         times as many may be prepared with a session of their own. The server takes whole seconds of `lock_timeout_s`,
@@ -78,8 +80,8 @@ class MariaDBResource(OutsideResource):
 
     # Life.
 
-    async def open(self, identity: str) -> None:
-        self._identity = identity
+    async def open(self, namespace: str) -> str:
+        self._namespace = namespace
         try:
             address = Address.of(self._dsn)
             first = await _connected(address)
@@ -87,7 +89,7 @@ class MariaDBResource(OutsideResource):
                 self._server = await opening.examine(first, self._pool_size)
             finally:
                 first.close()
-            self._scope = f"{identity}.{blake2b(self._server.database.encode(), digest_size=4).hexdigest()}"
+            self._scope = f"{namespace}.{blake2b(self._server.database.encode(), digest_size=4).hexdigest()}"
             packet = self._server.packet_bytes_max
             with ExitStack() as unless_open:
                 self._pool = Pool(address, self._scope, self._settings(), self._pool_size, packet)
@@ -96,6 +98,7 @@ class MariaDBResource(OutsideResource):
                 await self._rehearse()
                 self._database = await catalog.load(await self._pool.ender())
                 unless_open.pop_all()
+            return self._server.place
         except NoAddress as error:
             raise ResourceRefused(f"this is no DSN: {words(error)}") from error
         except _UNREACHABLE as error:
@@ -132,14 +135,20 @@ class MariaDBResource(OutsideResource):
         """Also reads the catalog again, so that a table that was made or changed is served in time."""
         # In this order, each with a snapshot of its own: what ends in between is in both, never in none.
         listed = await self._recoverable()
-        rows = await self._asked(f"SELECT log, number FROM {FINISHED} WHERE identity = {literal(self._identity)}")
-        committed = frozenset(AttemptId(_text(log), int(_text(number))) for log, number in rows)
+        rows = await self._asked(
+            f"SELECT log, number, HEX(operations) FROM {FINISHED} WHERE identity = {literal(self._namespace)}"
+            " ORDER BY position"  # which a branch takes once it has its locks
+        )
+        committed = {
+            AttemptId(_text(log), int(_text(number))): bytes.fromhex(_text(operations or b""))
+            for log, number, operations in rows
+        }
         now = time.monotonic()
         names = [name for name, attempt in listed if attempt is None]
         self._strays = {name: self._strays.get(name, now) for name in names}
         strays = tuple(Stray(name, now - since) for name, since in self._strays.items())
         await self._reload()
-        return Survey(frozenset(attempt for _, attempt in listed if attempt) - committed, committed, strays)
+        return Survey(frozenset(attempt for _, attempt in listed if attempt) - committed.keys(), committed, strays)
 
     # Branches.
 
@@ -157,14 +166,14 @@ class MariaDBResource(OutsideResource):
             working.keeps = attempt
             return prepared
 
-    async def run(self, attempt: AttemptId, plan: Plan) -> Prepared:
+    async def run(self, attempt: AttemptId, operations: bytes, plan: Plan) -> Prepared:
         work = cast(Work, plan.work)
         async with self._working() as working:
             session = working.session
             if plan.read_only:
                 return await self._look(session, work)
             # Without the COMMIT: how many rows were touched is known only when this has been answered.
-            prepared = await self._begun(session, work, "START TRANSACTION", self._remembering(attempt))
+            prepared = await self._begun(session, work, "START TRANSACTION", self._remembering(attempt, operations))
             try:
                 unit = await session.ask("COMMIT", within_s=ANSWER_WITHIN_S)
             except Lost as lost:
@@ -206,7 +215,7 @@ class MariaDBResource(OutsideResource):
 
     async def forget(self, log: str, mark: Mark) -> None:
         """By the keys of committed rows: a DELETE that looks for them itself waits for those of prepared branches."""
-        where = f"identity = {literal(self._identity)} AND log = {literal(log)}"
+        where = f"identity = {literal(self._namespace)} AND log = {literal(log)}"
         excepted = set(mark.excepted)
         after = -1
         while True:
@@ -456,10 +465,11 @@ class MariaDBResource(OutsideResource):
         return AttemptId(log, int(bqual)) if own else None
 
     def _names(self, attempt: AttemptId) -> tuple[str, str, str]:
-        return literal(self._identity), literal(attempt.log), str(attempt.number)
+        return literal(self._namespace), literal(attempt.log), str(attempt.number)
 
-    def _remembering(self, attempt: AttemptId) -> str:
-        return f"INSERT INTO {FINISHED} VALUES ({', '.join(self._names(attempt))})"
+    def _remembering(self, attempt: AttemptId, operations: bytes | None = None) -> str:
+        values = ", ".join((*self._names(attempt), literal(operations)))
+        return f"INSERT INTO {FINISHED} (identity, log, number, operations) VALUES ({values})"
 
 
 class _Working:
