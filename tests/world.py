@@ -117,7 +117,7 @@ class Manual(World):
     def look_up(self, key: str | int) -> None:
         def look() -> None:
             self.flush(COORDINATOR)
-            self.looked_up(key)
+            self.looked_up(key, self.decision_disk.look_up(key))
 
         self._soon(look)
 

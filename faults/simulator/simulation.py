@@ -362,8 +362,10 @@ class Simulation(World):
             self._look_soon(self._keys.popleft()[1])
 
     def _look_soon(self, key: str | int) -> None:
+        """Looked through now, before the writer takes another batch, whose records would not have been told."""
+        entry = self.decision_disk.look_up(key)
         after = LOOK_S + self.network.weather.flush_s * self.random.random()
-        self.in_this_life(COORDINATOR, self.mono + after, lambda: self.looked_up(key))
+        self.in_this_life(COORDINATOR, self.mono + after, lambda: self.looked_up(key, entry))
 
     # Processes.
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import coordinator.events as ce
 import participant.events as pe
+from coordinator.events import Entry
 from coordinator.node import Coordinator
 from coordinator.registers import EmbeddedRegister
 from coordinator.settings import CoordinatorSettings
@@ -267,9 +268,9 @@ class World(ABC):
         else:
             self.feed(name, pe.Flushed(done[-1][0], tuple(results)))
 
-    def looked_up(self, key: str | int) -> None:
-        """What the log holds; everything queued before has been told."""
-        self.feed(COORDINATOR, ce.LookedUp(key, self.decision_disk.look_up(key)))
+    def looked_up(self, key: str | int, entry: Entry | None) -> None:
+        """What the log held when it was looked through; everything that it showed then has been told."""
+        self.feed(COORDINATOR, ce.LookedUp(key, entry))
 
     def decided(self, proposal: ce.Decide) -> None:
         """The register's answer."""
