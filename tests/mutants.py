@@ -21,13 +21,17 @@ from coordinator.node import Coordinator
 from coordinator.recent import Recent
 from coordinator.registers import EmbeddedRegister
 from coordinator.tables import Lane
+from faults.simulator.servers import at_once
+from faults.simulator.world import World
 from participant import node as participant_node
 from participant import protocol as pp
 from participant.escrow import Escrow, Pending, Verdict
 from participant.locks import Line, LockTable
 from participant.log import VoteLog
 from participant.node import Participant
+from participant.outside import forget
 from participant.resources import Mode, No, planning
+from participant.resources.outside import Survey
 from participant.resources.sqlite import SQLiteResource
 from participant.tables import Log
 from troth.ids import time_of
@@ -419,6 +423,115 @@ def refuse_from_log(self: Coordinator, sub: Any, entry: ce.Entry) -> None:
     _answer_from_log(self, sub, entry._replace(digest=b"of other content"))
 
 
+def record_before(self: Participant, ending: Any) -> None:
+    """The record of a commit first; what its server says then is not looked at."""
+    if isinstance(ending.job, pe.Apply):
+        self._record(ending)
+        self.__dict__.setdefault("_recorded", set()).add(self._carries + 1)
+    _carry_out(self, ending)
+
+
+def carried_unless_recorded(self: Participant, event: pe.Carried) -> None:
+    if event.n in self.__dict__.get("_recorded", ()):
+        self._carrying.pop(event.n).branch.carrying -= 1
+    else:
+        _carried(self, event)
+
+
+def unlock_before(self: Participant, ending: Any) -> None:
+    if ending.applied is not None:
+        self._unlock(ending.branch, ending.applied)
+        ending = ending._replace(applied=None)
+    _carry_out(self, ending)
+
+
+def carried_whatever_became_of_it(self: Participant, event: pe.Carried) -> None:
+    ending = self._carrying[event.n]
+    if isinstance(ending.job, pe.Try) and isinstance(event.result, pe.Tried) and not ending.branch.read_only:
+        del self._carrying[event.n]
+        ending.branch.carrying -= 1
+        self._record(ending._replace(job=ending.job._replace(tried=event.result)))
+    else:
+        _carried(self, event)
+
+
+def contradicted_plainly(self: Participant, ending: Any, found: Outcome) -> None:
+    if isinstance(ending.job, pe.Resolve):
+        _contradicted(self, ending, found)
+    else:
+        self._record(ending)
+
+
+def forget_at_any_time(self: Participant, log: Log) -> None:
+    carrying, self._carrying = self._carrying, {}
+    _forget(self, log)
+    self._carrying = carrying
+
+
+def vote_of_what_is_not_known(self: Participant, branch: Any, argument: Any) -> None:
+    operations, branch.operations = branch.operations, branch.operations or b"?"
+    self._do_vote_again(branch, argument)
+    branch.operations = operations
+
+
+def merging(change: Callable[[VoteLog, Survey], Survey], *, copied: bool = False) -> Mutant:
+    """A vote log that is told something else of what its server holds."""
+
+    def merge(self: VoteLog, survey: Survey, at: float, **_: Any) -> None:
+        _merge(self, change(self, survey), at, copied=copied)
+
+    return method(VoteLog, "merge", merge)
+
+
+def without_one_phase(self: VoteLog, survey: Survey) -> Survey:
+    known = {number for (number,) in self._connection.execute("SELECT number FROM troth_finished")}
+    kept = {each: how for each, how in survey.committed.items() if not how or each.number in known}
+    return survey._replace(committed=kept)
+
+
+def without_excepted(self: VoteLog, survey: Survey) -> Survey:
+    known = {number for (number,) in self._connection.execute("SELECT number FROM troth_finished")}
+    low = max((low for (low,) in self._connection.execute("SELECT low FROM troth_marks")), default=0)
+    kept = {each: how for each, how in survey.committed.items() if each.number >= low or each.number in known}
+    return survey._replace(committed=kept)
+
+
+def in_order_of_numbers(self: VoteLog, survey: Survey) -> Survey:
+    return survey._replace(committed=dict(sorted(survey.committed.items())))
+
+
+def write_without_held(self: Participant, job: Any, **rest: Any) -> None:
+    _write_job(self, job._replace(held=()) if isinstance(job, pe.Forget) else job, **rest)
+
+
+def write_and_forget(self: World, name: str, effect: pe.Write) -> None:
+    _write(self, name, effect)
+    server = self.vote_disks[name].server
+    if server is not None and isinstance(effect.job, pe.Forget):
+        at_once(forget(server, effect.job))
+
+
+def carry_at_once(self: World, name: str, effect: pe.Carry) -> None:
+    """Behind nothing."""
+    line = self._errands.pop((name, effect.job.attempt), None)
+    _carry(self, name, effect)
+    if line is not None:
+        self._errands[name, effect.job.attempt].extendleft(reversed(line))
+
+
+def served_in_any_order(self: World, errand: Any, result: Any) -> None:
+    branch = errand.name, errand.job.attempt
+    self._errands[branch].remove(errand)
+    if not self._errands[branch]:
+        del self._errands[branch]
+    self.feed(errand.name, pe.Carried(errand.n, result))
+
+
+def start_without_found(self: World, name: str) -> None:
+    _start(self, name)
+    self.found[name] = frozenset()
+
+
 def trial_without_a_look(self: VoteLog, trial: Any, attempt: Any, plan: Any) -> Any:
     try:
         prepared = trial(attempt, plan)
@@ -435,6 +548,9 @@ _question_looked_up, _begin = Coordinator._question_looked_up, Coordinator._begi
 _voted = Coordinator._voted
 _say_nothing, _peer_asked, _one_phase = Participant._do_say_nothing, Participant._peer_asked, Participant._one_phase
 _participant_lane_opened, _received = Participant._lane_opened, Participant._received
+_carry_out, _carried, _contradicted = Participant._carry_out, Participant._carried, Participant._contradicted
+_forget, _merge, _write, _carry = Participant._forget, VoteLog.merge, World._write, World._carry
+_write_job, _start = Participant._write, World.start
 _target_of, _expire, _prepare = planning.target_of, DecisionLog._expire, SQLiteResource.prepare
 _want = planning.Locks.want
 
@@ -568,6 +684,34 @@ MUTANTS: dict[str, Mutant] = {
         method(VoteLog, "_trial", trial_without_a_look),
     ),
     "other content hears the outcome of an id": method(Coordinator, "_answer_from_log", answer_log_to_all),
+    # Data at a server.
+    "a commit is recorded before the server has done it": all_of(
+        method(Participant, "_carry_out", record_before), participant_event(pe.Carried, carried_unless_recorded)
+    ),
+    "locks go before the server has ended the branch": method(Participant, "_carry_out", unlock_before),
+    "a trial is recorded though its branch was aborted meanwhile": participant_event(
+        pe.Carried, carried_whatever_became_of_it
+    ),
+    "what the server has ended otherwise is recorded plainly": method(
+        Participant, "_contradicted", contradicted_plainly
+    ),
+    "what only the server has prepared is not taken up": merging(
+        lambda self, survey: survey._replace(prepared=frozenset())
+    ),
+    "a one-phase commit that only the server has is not taken up": merging(without_one_phase),
+    "what the mark excepts is not taken up": merging(without_excepted),
+    "what the server has committed is taken up in the order of its numbers": merging(in_order_of_numbers),
+    "somebody's commit of what nobody voted for is taken for a one-phase one": merging(
+        lambda self, survey: survey, copied=True
+    ),
+    "a branch that only the server knew of votes": participant_action(PA.VOTE_AGAIN, vote_of_what_is_not_known),
+    "the mark is written while a branch below it is at the server": method(Participant, "_forget", forget_at_any_time),
+    "the server forgets what is not ended here": method(Participant, "_write", write_without_held),
+    "the server forgets before that is durable here": method(World, "_write", write_and_forget),
+    "jobs of one branch overtake each other": all_of(
+        method(World, "_carry", carry_at_once), method(World, "served", served_in_any_order)
+    ),
+    "what was in doubt at the start is looked for": method(World, "start", start_without_found),
     # Slow, dear or unfair rather than wrong.
     "prepares go out one after the other": all_of(
         instead(CA.SEND_PREPARES, prepare_one), lambda: [patch.dict(node._MESSAGES, {Voted: voted_then_next})]

@@ -1,7 +1,6 @@
-"""Single paths of a participant whose data are at a server: the server does its part of a job, the record comes after.
+"""Single paths of a participant whose data are at a server: the server does its part of a job, its record comes after.
 
-`a` has its data at a server, `b` in its file. A job at the server waits in `world.errands` until `world.carry` moves
-it.
+`a` has its data at a server, `b` in its file. What a server is asked waits in `world.errands` until `world.carry`.
 """
 
 from __future__ import annotations
@@ -175,7 +174,7 @@ def test_an_orphan_of_a_restored_file_is_committed_as_its_coordinator_says() -> 
     assert world.vote_disks["a"].ledger.outcomes[number.number] is Outcome.COMMITTED
 
 
-def test_rule_6_an_orphan_does_not_vote_when_its_prepare_comes_again() -> None:
+def test_rule_6_an_orphan_does_not_vote_again() -> None:
     """Its locks are not held any more, and the rows that it read are gone."""
     world = outside()
     world.submits(*BOTH)
@@ -242,6 +241,19 @@ def test_what_the_mark_has_passed_here_is_not_taken_up_again_from_a_server_that_
     restarted(world)
     assert number not in world.participants["a"].logs[LOG].branches
     assert world.vote_disks["a"].history() == [number]
+
+
+def test_what_the_mark_excepts_is_taken_up() -> None:
+    world = outside()
+    world.submits(*ALONE)
+    deliver(world, OnePhase)
+    number = attempt(world).number
+    world.feed("a", pe.Received(LOG, (Mark(number + 1, (number,)),)))
+    world.pass_time(2)
+    world.flush("a")
+    world.carry(told=False)
+    restarted(world)
+    assert state(world, number) is State.COMMITTED
 
 
 def test_a_server_that_is_older_than_the_log_is_refused() -> None:

@@ -91,15 +91,14 @@ class Errands:
         sim.in_this_life(errand.name, sim.mono + delay, lambda: self._answered(errand, result, done_at))
 
     def _answered(self, errand: Errand, result: Any, done_at: float) -> None:
-        """Unless the server has died meanwhile: then the resource looks whether a branch is prepared, and rolls back
-        what nobody has heard of."""
+        """Unless the server has died meanwhile: then the resource asks it again, and rolls back what is prepared."""
         sim, server, attempt = self._sim, errand.server, errand.job.attempt
-        broke = self._died.get(errand.name, 0.0) >= done_at and isinstance(errand.job, pe.Try)
+        broke = self._died.get(errand.name, 0.0) >= done_at and isinstance(errand.job, CARRIED)
         if broke and self.down_s(errand.name):
             again = sim.mono + self.down_s(errand.name)
             sim.in_this_life(errand.name, again, lambda: self._answered(errand, result, done_at))
             return
-        if broke and attempt in server.prepared:
+        if broke and isinstance(errand.job, pe.Try) and attempt in server.prepared:
             at_once(server.abort(attempt))
             result = pe.Denied(reason(Code.CODE_UNREACHABLE, "the connection to the server broke"))
         sim.served(errand, result)

@@ -60,7 +60,7 @@ class Server(OutsideResource):
         self.committed: dict[AttemptId, bytes] = {}
         """In the order committed."""
         self.by_hand: set[AttemptId] = set()
-        """Branches that somebody ended here."""
+        """Branches that a person has ended, here or through the participant."""
 
     async def open(self, namespace: str) -> str:
         return namespace

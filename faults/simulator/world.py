@@ -291,6 +291,8 @@ class World(ABC):
     def serve(self, errand: Errand) -> Any:
         """The server does its part now; what it will say."""
         self.watch.serves(errand)
+        if isinstance(errand.job, pe.Resolve):
+            errand.server.by_hand.add(errand.job.attempt)
         result = at_once(part_of(errand.server, errand.job))
         if self.trace is not None:
             kind, number = type(errand.job).__name__, short(number_of(errand.job))

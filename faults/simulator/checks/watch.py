@@ -281,6 +281,8 @@ class Watch:
             outcome = job.outcome if kind is pe.Resolve else job.done
             same = attempt not in server.prepared and done is (outcome is Outcome.COMMITTED)
             require(same, f"{name} records {attempt} as {outcome.name}, and its server has not ended it so")
+            by_hand = attempt in server.by_hand
+            require(by_hand, f"rule 12: {name} records {attempt} as resolved by hand, and nobody has done so")
 
     def _who_wait(self, id: str | None) -> set[int]:
         clients, life = self._world.clients, self._world.lives[COORDINATOR]

@@ -1,0 +1,135 @@
+"""The driver's part of data outside the file: which call is made when, and what the node hears. Without a server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from types import SimpleNamespace
+from typing import Any, cast
+
+from participant.driver import Driver
+from participant.events import Apply, BranchJob, Carried, Carry, Denied, Ended, Forget, FoundEnded, Try, Undo
+from participant.outside import Outside, ended_there
+from participant.resources import No, Plan, Prepared
+from participant.resources.outside import EndedElsewhere, OutsideResource, Survey
+from troth.messages import Mark
+from troth.reasons import reason
+from troth.v1.types_pb2 import Code
+from troth.words import AttemptId, Outcome
+
+PLAN = Plan((), None, read_only=False)
+ONE, OTHER = AttemptId("log", 1), AttemptId("log", 2)
+
+
+def try_(attempt: AttemptId) -> Try:
+    return Try(attempt, b"", PLAN, False, (), 0.0)
+
+
+class Slow:
+    """A resource whose calls end when they are let go."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+        self.gates: list[asyncio.Future[Any]] = []
+
+    async def prepare(self, attempt: AttemptId, plan: Plan) -> Prepared:
+        return cast(Prepared, await self._call("prepare", attempt))
+
+    async def commit(self, attempt: AttemptId) -> None:
+        await self._call("commit", attempt)
+
+    async def abort(self, attempt: AttemptId) -> None:
+        await self._call("abort", attempt)
+
+    async def forget(self, log: str, mark: Mark) -> None:
+        await self._call("forget", mark)
+
+    async def _call(self, name: str, about: Any) -> Any:
+        self.calls.append((name, about))
+        self.gates.append(asyncio.get_running_loop().create_future())
+        return await self.gates[-1]
+
+
+class Fake:
+    """As much of a driver as `Outside` uses."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+        self.durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.opened = SimpleNamespace(recovered=SimpleNamespace(prepared=()))
+        self.resource = Slow()
+        self.outside = Outside(cast(Driver, self), cast(OutsideResource, self.resource))
+
+    def own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(work)
+
+    def feed(self, event: Any) -> None:
+        self.heard.append(event)
+
+    def in_writer(self, work: Any) -> asyncio.Future[None]:
+        return self.durable
+
+    async def carries(self, *jobs: BranchJob) -> None:
+        for n, job in enumerate(jobs, 1):
+            self.outside.carry(Carry(n, job))
+        await settle()
+
+    async def lets_go(self, index: int, result: Any = None) -> None:
+        gate = self.resource.gates[index]
+        gate.set_exception(result) if isinstance(result, Exception) else gate.set_result(result)
+        await settle()
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_jobs_of_one_branch_are_done_one_after_the_other_and_those_of_others_beside() -> None:
+    async def main() -> None:
+        driver = Fake()
+        await driver.carries(try_(ONE), Undo(ONE, PLAN, 0.0), try_(OTHER))
+        assert driver.resource.calls == [("prepare", ONE), ("prepare", OTHER)]
+        await driver.lets_go(1, Prepared(b"rows", {}))
+        assert [event.n for event in driver.heard] == [3]
+        await driver.lets_go(0, Prepared(b"", {}))
+        assert [event.n for event in driver.heard] == [3, 1]
+        assert driver.resource.calls[2:] == [("abort", ONE)]
+        await driver.lets_go(2)
+        assert driver.heard[-1] == Carried(2, None)
+
+    asyncio.run(main())
+
+
+def test_a_no_and_an_end_by_somebody_else_are_told() -> None:
+    async def main() -> None:
+        driver = Fake()
+        await driver.carries(try_(ONE), Apply(OTHER, b"", PLAN, 0.0))
+        why = reason(Code.CODE_UNREACHABLE, "nobody is there")
+        await driver.lets_go(0, No(why))
+        await driver.lets_go(1, EndedElsewhere(OTHER, Outcome.ABORTED))
+        assert driver.heard == [Carried(1, Denied(why)), Carried(2, Ended(Outcome.ABORTED))]
+
+    asyncio.run(main())
+
+
+def test_what_is_forgotten_is_durable_here_before_the_server_hears_of_it_but_for_what_is_not_ended() -> None:
+    async def main() -> None:
+        driver = Fake()
+        forgetting = driver.own(driver.outside.forget(Forget("log", Mark(9, (7,)), (3,))))
+        await settle()
+        assert not driver.resource.calls
+        driver.durable.set_result(None)
+        await settle()
+        assert driver.resource.calls == [("forget", Mark(9, (3, 7)))]
+        await driver.lets_go(0)
+        await forgetting
+
+    asyncio.run(main())
+
+
+def test_a_look_finds_what_was_prepared_here_all_the_while_and_not_there() -> None:
+    numbers = [AttemptId("log", n) for n in range(6)]
+    survey = Survey(frozenset(numbers[:2]), {numbers[2]: b"", numbers[4]: b""}, ())
+    found = ended_there(set(numbers[:4]), survey, {*numbers[1:4], numbers[5]})
+    assert found == [FoundEnded(numbers[2], Outcome.COMMITTED), FoundEnded(numbers[3], Outcome.ABORTED)]
