@@ -8,7 +8,7 @@ Invariants: a branch is in the lock table from its arrival until the job that en
 something (a YES, an acknowledgement, an answer given for a peer) leaves from `_flushed`, after its job is durable.
 
 With a resource outside the file (`resources/outside.py`) a branch's job is carried out there first and queued then
-(`_job`, `_carried`), so its locks are kept until the server has ended it.
+(`_carry_out`, `_carried`), so its locks are kept until the server has ended it.
 """
 
 from __future__ import annotations

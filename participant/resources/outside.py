@@ -103,11 +103,13 @@ class OutsideResource(ABC):
 
     @abstractmethod
     async def abort(self, attempt: AttemptId) -> None:
-        """Rolls back what `prepare` left, if anything. Raises EndedElsewhere when it is committed."""
+        """Rolls back what `prepare` left, if anything, durably: a server that has it prepared again is taken for one that
+        was restored from an older copy. Raises EndedElsewhere when it is committed."""
 
     @abstractmethod
     async def forget(self, log: str, mark: Mark) -> None:
-        """Drops what is remembered as committed of attempts of that coordinator log below the mark."""
+        """Drops what is remembered as committed of attempts of that coordinator log below the mark: below it and not
+        excepted."""
 
     @abstractmethod
     async def read_row(self, table: str, key: Sequence[types_pb2.Value]) -> types_pb2.Row:
