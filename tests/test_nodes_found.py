@@ -18,7 +18,7 @@ from participant.protocol import State as BranchState
 from participant.tables import Log
 from tests.world import COORDINATOR, LOG, Manual, add, branch, encoded, judge, look
 from troth.messages import Abort, Acknowledged, Commit, Mark, OnePhase, Peer, Prepare, Question, Voted
-from troth.words import AttemptId, Now, Outcome, number_of
+from troth.words import Answer, AttemptId, Now, Outcome, number_of
 
 ADD = encoded(add(1))
 BOTH = (branch("a", add(1)), branch("b", add(1)))
@@ -185,6 +185,14 @@ def test_rule_6_peers_are_named_with_the_addresses_that_they_advertise() -> None
     world.submits(*BOTH)
     (prepare,) = [m for m in world.watch.sent[next(iter(world.watch.sent))].items() if m[0] == "b"]
     assert prepare[1].peers == (Peer("a", "a.example:7402", "file-a"),)  # type: ignore[union-attr]
+
+
+def test_rule_6_a_question_that_is_meant_for_another_file_is_not_answered() -> None:
+    world = Manual()
+    for caller, identity in enumerate(("file-a-0", "file-a"), 1000):
+        world.feed("a", pe.PeerAsked(caller, AttemptId(LOG, 5), identity))
+    world.flush("a")
+    assert (world.replies[1000], world.replies[1001]) == (Answer.NONE, Answer.ABORTED)
 
 
 def test_rule_8_a_branch_aborted_below_the_mark_is_not_remembered_for_ever() -> None:
