@@ -120,7 +120,8 @@ class Simulation(World):
         if self.watch.counts.active:
             counted(self)
         self._ask_again()
-        if not self.torn_by_hand() and not self.decision_disk.ledger.recorded:
+        by_hand = any(disk.server is not None and disk.server.by_hand for disk in self.every_file())
+        if not (by_hand or self.torn_by_hand() or self.decision_disk.ledger.recorded):
             alarms = [alarm for alarm in self.alarms if "is file" not in alarm]
             if alarms:
                 raise Violation(f"an alarm though nobody resolved anything by hand: {alarms[0]}")

@@ -161,10 +161,10 @@ def _files(world: World) -> None:
 
 
 def _by_row(disk: VoteDisk, order: Iterable[int]) -> dict[Slot, list[int]]:
-    """Who changed each row. Between rows a server's constraints may order commits otherwise than its participant hears
-    of them."""
+    """Who changed each row; what nobody voted for and somebody committed at the server aside, for it has no locks. A
+    server's constraints may order commits of two rows otherwise than its participant hears of them."""
     found: dict[Slot, list[int]] = {}
-    for number in order:
+    for number in (each for each in order if each not in disk.ledger.adopted):
         for slot, how in touched(disk.ledger.works[number]).items():
             if how != "look":
                 found.setdefault(slot, []).append(number)
