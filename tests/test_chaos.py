@@ -22,6 +22,7 @@ from tests.cluster import COORDINATOR, eventually
 from tests.moves import NewCluster
 from tests.supervised import supervised
 from troth.cli.supervisor import Spec
+from troth.cli.up import choose_participants
 from troth.process import EXIT_LOG_FAILED
 from troth.words import Outcome
 
@@ -88,11 +89,11 @@ def tampered(folder: Path, tamper: Callable[[Run], None]) -> Report:
 
     async def main() -> Report:
         plan = Plan(seed=1, duration_s=1.5, in_flight=8, every_s=1.0, kinds=[], settle_s=30.0)
-        async with own.running(folder, 2) as target:
+        async with own.running(folder, choose_participants(folder, 2, ())) as target:
             run = Run(plan, list(target.participants))
             await run.storm(target)
         tamper(run)
-        async with own.running(folder, 2) as target:
+        async with own.running(folder, choose_participants(folder, 2, ())) as target:
             await run.check(target)
         return Report.of(run, {}, None, [])
 

@@ -171,7 +171,7 @@ def _copy(copied: Copied, table: Table, rows: Iterable[Sequence[SqlValue]]) -> N
     normal = [NORMAL.get(column.declared, _same) for column in table.compared]
     copied.connection.executemany(
         f"INSERT INTO {quote(table.name)} VALUES ({marks})",
-        ([change(raw) for change, raw in zip(normal, row, strict=True)] for row in rows),
+        ([raw if raw is None else change(raw) for change, raw in zip(normal, row, strict=True)] for row in rows),
     )
 
 

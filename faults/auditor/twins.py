@@ -7,6 +7,7 @@ that the history deleted, and `known`, NULL when every column is known, else a b
 from __future__ import annotations
 
 import sqlite3
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Context, Decimal, InvalidOperation
@@ -21,6 +22,7 @@ SqlValue = int | float | str | bytes | None
 UNKNOWN_DEFAULT = "CURRENT_TIMESTAMP"
 """Stands for every default that is no constant: what it gave is not known."""
 DECIMAL, UUID_TEXT, MOMENT = "TEXT of a decimal", "TEXT of a uuid", "TEXT of a moment"
+LOOSE_KEY = "TEXT of a loose key"
 """Types of columns that were copied from a server. SQLite gives them the affinity TEXT."""
 _EXACT = Context(prec=1200)
 
@@ -52,7 +54,18 @@ def _moment(raw: SqlValue) -> SqlValue:
     return (found.astimezone(UTC) if found.tzinfo else found).isoformat(sep=" ")
 
 
-NORMAL: Mapping[str, Callable[[SqlValue], SqlValue]] = {DECIMAL: _decimal, UUID_TEXT: _uuid, MOMENT: _moment}
+def _loose(raw: SqlValue) -> SqlValue:
+    """Near to what collations call equal: without case, accents and spaces at the end."""
+    text = unicodedata.normalize("NFD", str(raw).casefold()).rstrip(" ")
+    return "".join(letter for letter in text if not unicodedata.combining(letter))
+
+
+NORMAL: Mapping[str, Callable[[SqlValue], SqlValue]] = {
+    DECIMAL: _decimal,
+    UUID_TEXT: _uuid,
+    MOMENT: _moment,
+    LOOSE_KEY: _loose,
+}
 """The one way in which their values are written. NULL is not asked about."""
 
 
