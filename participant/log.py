@@ -202,6 +202,8 @@ class VoteLog:
         key = self._key(job.attempt)
         row = self._connection.execute("SELECT peers FROM troth_prepared WHERE log = ? AND number = ?", key).fetchone()
         self._pending.dropped.append(key)
+        if job.done == Outcome.COMMITTED:
+            self._applied(key, job.operations, job.at)
         self._connection.execute(
             "INSERT INTO troth_heuristic VALUES (?, ?, ?, ?, ?, ?, ?)",
             (*key, int(job.done), int(job.known), row[0] if row else "[]", job.operations, job.at),

@@ -16,11 +16,11 @@ from faults.servers import Database, PostgreSQL
 from tests import audited
 from tests.audited import change, value
 from tests.cluster import COORDINATOR, Cluster, eventually
-from tests.moves import wait_ended
+from tests.moves import NewCluster, wait_ended
 from tests.submitting import command as troth_command
 from tests.submitting import committed, submit, submitting, wait_in_doubt
 from troth.operations import Transaction
-from troth.words import Outcome
+from troth.words import AttemptId, Outcome
 
 SCHEMA = """
 CREATE TABLE accounts (name TEXT PRIMARY KEY NOT NULL, balance BIGINT NOT NULL DEFAULT 0 CHECK (balance >= 0));
@@ -210,14 +210,12 @@ def test_a_one_phase_commit_that_was_not_written_down_is_in_doubt_and_its_rows_a
 # In the middle.
 
 
-def test_what_a_kill_left_and_what_a_person_does_to_it_at_the_server(
-    postgresql_database: Database, tmp_path: Path
-) -> None:
-    """Three branches are prepared, and nobody has decided them."""
-    database = postgresql_database
-    database.execute(SCHEMA)
-    env = audited.KEEP_FINISHED
-    with Cluster(tmp_path / "run", 2, schema=SCHEMA, history=True, env=env, databases={"p2": database}) as cluster:
+@pytest.fixture
+def in_doubt(postgresql_database: Database, new_cluster: NewCluster) -> Iterator[tuple[Cluster, list[AttemptId]]]:
+    """All are killed; three branches are prepared at p2, and nobody has decided them."""
+    postgresql_database.execute(SCHEMA)
+    options = {"schema": SCHEMA, "history": True, "env": audited.KEEP_FINISHED}
+    with new_cluster(2, databases={"p2": postgresql_database}, **options) as cluster:
         committed(cluster, Transaction("first").at("p1").insert("accounts", "a").at("p2").insert("accounts", "a"))
         cluster.pause("p1")
         calls = [
@@ -227,26 +225,35 @@ def test_what_a_kill_left_and_what_a_person_does_to_it_at_the_server(
         attempts = sorted(wait_in_doubt(cluster, "p2", 3))
         cluster.kill(COORDINATOR, "p1", "p2")
         del calls
+        yield cluster, attempts
+
+
+def gid(path: Path, attempt: AttemptId) -> str:
+    """The name at the server, by the file of the participant."""
+    namespace = value(path, "SELECT value FROM troth_meta WHERE key = 'namespace'")
+    return f"troth:{namespace}:{attempt.log}:{attempt.number}"
+
+
+def test_what_a_kill_left_and_what_a_person_does_to_it_at_the_server(
+    in_doubt: tuple[Cluster, list[AttemptId]], tmp_path: Path
+) -> None:
+    (cluster, attempts), database = in_doubt, in_doubt[0].databases["p2"]
     killed = Ran(audited.copy(cluster.folder, tmp_path / "killed"), database)
     assert killed.found() == [(5, "rule 6", "prepared")] * 3
     alone = audit([killed.folder / "p2.db"], databases={"p2": database.dsn})
     assert {finding.kind for finding in alone.in_doubt} == {"prepared"}, alone.in_doubt
 
-    namespace = value(killed.folder / "p2.db", "SELECT value FROM troth_meta WHERE key = 'namespace'")
-
-    def gid(at: int) -> str:
-        return f"troth:{namespace}:{attempts[at].log}:{attempts[at].number}"
-
     log, p2 = attempts[0].log, killed.folder / "p2.db"
-    assert {(name,) for name in map(gid, range(3))} == set(database.execute("SELECT gid FROM pg_prepared_xacts"))
+    gids = [gid(p2, attempt) for attempt in attempts]
+    assert {(name,) for name in gids} == set(database.execute("SELECT gid FROM pg_prepared_xacts"))
 
-    database.execute(f"COMMIT PREPARED '{gid(0)}'")
+    database.execute(f"COMMIT PREPARED '{gids[0]}'")
     assert (1, "rule 12", "ended-at-server") in killed.found()
     found = killed.audit()
     assert "somebody committed it there" in found.contradictions[0].sentence
     assert rows(found).startswith("all agree"), "what is committed and not written down is replayed"
 
-    database.execute(f"ROLLBACK PREPARED '{gid(1)}'")
+    database.execute(f"ROLLBACK PREPARED '{gids[1]}'")
     assert len(killed.found()) == 1, "its abort may have been carried out and not written down"
     coordinator = killed.folder / "coordinator.db"
     change(coordinator, _decided(coordinator), attempts[1].number)
@@ -260,7 +267,23 @@ def test_what_a_kill_left_and_what_a_person_does_to_it_at_the_server(
     )
     assert "server-behind" in {each.kind for each in killed.audit().contradictions}
     change(p2, "UPDATE troth_meta SET value = 'f00f00f00f00f00f' WHERE key = 'namespace'")
-    assert any(f"has {gid(2)[:10]}" in note and "of another participant file" in note for note in killed.audit().notes)
+    assert any(f"has {gids[2][:10]}" in note and "of another participant file" in note for note in killed.audit().notes)
+
+
+def test_a_branch_that_a_person_committed_at_the_server_and_that_is_aborted_is_torn_by_hand_and_nothing_else(
+    in_doubt: tuple[Cluster, list[AttemptId]],
+) -> None:
+    """The participant finds it at its next start, and its history must have what is in its rows."""
+    (cluster, attempts), database = in_doubt, in_doubt[0].databases["p2"]
+    database.execute(f"COMMIT PREPARED '{gid(cluster['p2'].data, attempts[0])}'")
+    cluster.start(COORDINATOR, "p1", "p2")
+    cluster.wait_lanes()
+    cluster.wait_settled()
+    wait_ended(cluster)
+    cluster.stop(COORDINATOR, "p1", "p2")
+    ran = Ran(cluster.folder, database)
+    assert ran.found() == [(1, "rule 12", "torn-by-hand")]
+    assert rows(ran.audit()).startswith("all agree with the history, kept from its first day: 2 known by it")
 
 
 def _decided(path: Path) -> str:
