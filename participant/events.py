@@ -95,6 +95,8 @@ class Forget(NamedTuple):
 
     log: str
     mark: Mark
+    held: tuple[int, ...] = ()
+    """Attempts below it that are not ended here: a resource outside the file goes on remembering them."""
 
 
 class Note(NamedTuple):

@@ -105,6 +105,10 @@ class LockTable:
     def __contains__(self, owner: Owner) -> bool:
         return owner in self._locks
 
+    def __iter__(self) -> Iterator[Owner]:
+        """Whoever holds locks or waits for them, in the order of arrival."""
+        return iter(self._locks)
+
     def request(self, owner: Owner, locks: Sequence[Lock]) -> Changes:
         """Puts the branch into all its lines at once; it is in `ready` when it holds them all already."""
         assert owner not in self._locks, f"{owner} asks twice"

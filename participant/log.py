@@ -97,6 +97,8 @@ class VoteLog:
         self._history = history
         self._logs: dict[str, int] = dict(self._connection.execute("SELECT identity, log FROM troth_logs"))
         self._pending = _Pending()
+        self._written: set[_Key] = set()
+        """Branches in doubt that the history has already, as a resource outside the file has committed them."""
         self._run: dict[type[Any], Callable[[Any], Tried | Denied | None]] = {
             Try: self._try,
             RunAlone: self._run_alone,
@@ -202,7 +204,7 @@ class VoteLog:
         key = self._key(job.attempt)
         row = self._connection.execute("SELECT peers FROM troth_prepared WHERE log = ? AND number = ?", key).fetchone()
         self._pending.dropped.append(key)
-        if job.done == Outcome.COMMITTED:
+        if job.done is Outcome.COMMITTED:
             self._applied(key, job.operations, job.at)
         self._connection.execute(
             "INSERT INTO troth_heuristic VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -238,7 +240,7 @@ class VoteLog:
         self._pending.finished.append((*key, outcome.value))
 
     def _applied(self, key: _Key, operations: bytes, at: float) -> None:
-        if self._history:
+        if self._history and key not in self._written:
             self._pending.history.append((*key, operations, at))
 
     def _audit(self, at: float, attempt: AttemptId, what: str, reason: str) -> None:
@@ -311,15 +313,19 @@ class VoteLog:
             addresses=tuple(execute("SELECT identity, address FROM troth_logs WHERE address <> '' ORDER BY log")),
         )
 
-    def merge(self, survey: Survey, at: float) -> None:
+    def merge(self, survey: Survey, at: float, *, copied: bool) -> None:
         """Takes up what a resource outside the file holds and this log does not, in a transaction of the caller: the
         process, or the server, died between the server's part of a job and its record.
 
-        A branch that is only prepared was never voted for, or this file is a copy from before: it is in doubt, and its
-        coordinator knows. One that is only committed was one-phase. Raises LogRefused when the server does not
-        remember what this log knows to be committed there."""
+        A branch that is committed with its operations was one-phase. Any other that is not known here was never voted
+        for, whoever has committed it since: it is in doubt, and its coordinator knows; but when this file is a copy of
+        an older one (`copied`) the resource knows better. Raises LogRefused when the server does not remember what this
+        log knows to be committed there."""
         execute = self._connection.execute
-        prepared = set(execute("SELECT log, number FROM troth_prepared"))
+        prepared = {
+            (log, number): operations
+            for log, number, operations in execute("SELECT log, number, operations FROM troth_prepared")
+        }
         ended = {(log, number): outcome for log, number, outcome in execute("SELECT * FROM troth_finished")}
         by_hand = set(execute("SELECT log, number FROM troth_heuristic"))
         committed = {self._key(attempt): operations for attempt, operations in survey.committed.items()}
@@ -331,14 +337,28 @@ class VoteLog:
                 f"{self._file.path} knows how {len(lost)} branches ended, among them number {lost[0][1]}, and the "
                 f"server does not: its data were restored from an older copy"
             )
-        for key in sorted(held - prepared):
-            self._pending.prepared[key] = (*key, b"", "[]", at)
         marks = {log: (low, json.loads(excepted)) for log, low, excepted in execute("SELECT * FROM troth_marks")}
-        for key in sorted(committed.keys() - prepared - ended.keys() - by_hand):
+
+        def forgotten(key: _Key) -> bool:
             low, excepted = marks.get(key[0], (0, []))
-            if key[1] >= low or key[1] in excepted:
-                self._applied(key, committed[key], at)
+            return key not in prepared and key[1] < low and key[1] not in excepted
+
+        in_doubt = held - prepared.keys()
+        applied = {
+            key: prepared.get(key, operations)
+            for key, operations in committed.items()
+            if key not in ended and key not in by_hand and not forgotten(key)
+        }
+        self._written = {key for key in execute("SELECT log, number FROM troth_history") if key in applied}
+        for key, operations in applied.items():
+            self._applied(key, operations, at)
+            if committed[key] or (copied and key not in prepared):
                 self._finish(key, Outcome.COMMITTED)
+            else:
+                self._written.add(key)
+                in_doubt |= {key} - prepared.keys()
+        for key in sorted(in_doubt):
+            self._pending.prepared[key] = (*key, b"", "[]", at)
         self._store_pending()
 
     def _found(self, records: list[tuple[Any, ...]]) -> tuple[Found, ...]:

@@ -302,6 +302,20 @@ class Participant(Views):
             log.dirty = True
             self._later(self.settings.forget_interval_s, Due.FORGET, AttemptId(log.name, 0))
 
+    def _forget(self, log: Log) -> None:
+        """Not while a branch below the mark is at a resource outside: its record is one more to be forgotten, and until
+        that is written the resource's memory is all that there is of it."""
+        log.dirty = False
+        carried = (ending.branch.attempt for ending in self._carrying.values())
+        if any(attempt.log == log.name and log.below(attempt.number) for attempt in carried):
+            self._forget_soon(log)
+            return
+        self._drop_below(log)
+        owners = (owner for owner in self.lock_table if isinstance(owner, AttemptId) and owner.log == log.name)
+        held = sorted(owner.number for owner in owners if log.below(owner.number))
+        mark = Mark(log.low, tuple(sorted(log.excepted)))
+        self._write(Forget(log.name, mark, tuple(held)), forced=False, counted=False)
+
     def _answered(self, log: Log, message: Answered, caller: int | None) -> None:
         branch = log.branches.get(message.number)
         if branch is not None:
@@ -441,10 +455,7 @@ class Participant(Views):
             _, due, name, number = heapq.heappop(self._due)
             log = self.logs[name]
             if due is Due.FORGET:
-                log.dirty = False
-                self._drop_below(log)
-                mark = Mark(log.low, tuple(sorted(log.excepted)))
-                self._write(Forget(name, mark), forced=False, counted=False)
+                self._forget(log)
                 continue
             branch = log.branches.get(number)
             if branch is None:
@@ -553,6 +564,8 @@ class Participant(Views):
         self._say_no(branch, self._mine(reason(Code.CODE_ENDED, "the attempt had ended here before it was prepared")))
 
     def _do_vote_again(self, branch: Branch, _: Any) -> None:
+        if branch.state is State.PREPARED and not branch.operations:
+            return  # only a resource outside knew of it: no vote was given, its locks are not held, its rows are gone
         if branch.state is State.PREPARED:
             self._tell(branch, Voted(branch.attempt.number, Vote.YES, self.incarnation, branch.rows))
         elif branch.state is State.READ_ONLY:

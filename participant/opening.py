@@ -97,15 +97,23 @@ def _merge(file: LogFile, resource: OutsideResource, place: str, survey: Survey,
     with failures(file.path):
         votes = VoteLog(file, Elsewhere(resource), history)
         with transaction(file.path, file.connection):
-            kept = _meta(file).get("place")
+            meta = _meta(file)
+            kept = meta.get("place")
             if kept not in (None, place):
                 raise LogRefused(f"{file.path} goes with the data in {kept}; it was started with those in {place}")
             file.connection.execute("INSERT OR IGNORE INTO troth_meta VALUES ('place', ?)", (place,))
-            votes.merge(survey, time.time())
+            votes.merge(survey, time.time(), copied=meta["namespace"] != file.identity)
         _note_history(file, history)
+        _tell_unserved(resource)
         for stray in survey.strays:
             log.warning("prepared at the server for another participant file", name=stray.name, age_s=stray.age_s)
         return Opened(file, resource, votes, votes.recover())
+
+
+def _tell_unserved(resource: SQLiteResource | OutsideResource) -> None:
+    for table in resource.tables():
+        if table.not_served:
+            log.warning("table not served", table=table.name, why=table.not_served)
 
 
 def _tables_of(schema: str | None) -> Callable[[sqlite3.Connection], None] | None:
@@ -119,9 +127,7 @@ def _open_tables(file: LogFile, schema: str | None, history: bool) -> Opened:
             raise BadSchema(f"a schema only makes new tables, and those here differ from it: {'; '.join(differences)}")
     _check_kind(file, "sqlite")
     resource = SQLiteResource(file.connection, file.name)
-    for table in resource.tables():
-        if table.not_served:
-            log.warning("table not served", table=table.name, why=table.not_served)
+    _tell_unserved(resource)
     votes = VoteLog(file, resource, history)
     _note_history(file, history)
     return Opened(file, resource, votes, votes.recover())

@@ -25,8 +25,9 @@ from participant.events import (
     Undo,
 )
 from participant.resources import No
-from participant.resources.outside import EndedElsewhere, OutsideResource
+from participant.resources.outside import EndedElsewhere, OutsideResource, Survey
 from troth import failpoints
+from troth.messages import Mark
 from troth.words import AttemptId, Outcome
 
 if TYPE_CHECKING:
@@ -34,6 +35,40 @@ if TYPE_CHECKING:
 
 CARRIED = (Try, RunAlone, Apply, Undo, Resolve)
 """Jobs that a resource outside has a part in; the others only keep their place among them."""
+
+
+async def part_of(resource: OutsideResource, job: BranchJob) -> Tried | Denied | Ended | None:
+    """Has the resource do its part of the job; what the node hears of it."""
+    try:
+        if isinstance(job, Try):
+            prepared = await resource.prepare(job.attempt, job.plan)
+            return Tried(prepared.rows, prepared.values)
+        if isinstance(job, RunAlone):
+            prepared = await resource.run(job.attempt, job.operations, job.plan)
+            return Tried(prepared.rows, prepared.values)
+        if isinstance(job, Apply) or (isinstance(job, Resolve) and job.outcome is Outcome.COMMITTED):
+            await resource.commit(job.attempt)
+        elif isinstance(job, Undo | Resolve):
+            await resource.abort(job.attempt)
+    except No as no:
+        return Denied(no.reason)
+    except EndedElsewhere as ended:
+        return Ended(ended.found)
+    return None
+
+
+async def forget(resource: OutsideResource, job: Forget) -> None:
+    """Has the resource forget what the vote log has forgotten, but not what may still be prepared in it."""
+    low, excepted = job.mark
+    await resource.forget(job.log, Mark(low, tuple(sorted({*excepted, *job.held}))))
+
+
+def ended_there(before: set[AttemptId], survey: Survey, after: set[AttemptId]) -> list[FoundEnded]:
+    """Branches that were prepared here before the survey and after it, and at the server were not."""
+    return [
+        FoundEnded(attempt, Outcome.COMMITTED if attempt in survey.committed else Outcome.ABORTED)
+        for attempt in sorted(before & after - survey.prepared)
+    ]
 
 
 class Outside:
@@ -58,34 +93,16 @@ class Outside:
         if before is not None:
             await before
         await failpoints.call("before-carry", type(effect.job))
-        result = await self._done(effect.job)
+        result = await part_of(self._resource, effect.job)
         await failpoints.call("after-carry", type(effect.job))
         if self._last[attempt] is asyncio.current_task():
             del self._last[attempt]
         self._driver.feed(Carried(effect.n, result))
 
-    async def _done(self, job: BranchJob) -> Tried | Denied | Ended | None:
-        try:
-            if isinstance(job, Try):
-                prepared = await self._resource.prepare(job.attempt, job.plan)
-                return Tried(prepared.rows, prepared.values)
-            if isinstance(job, RunAlone):
-                prepared = await self._resource.run(job.attempt, job.operations, job.plan)
-                return Tried(prepared.rows, prepared.values)
-            if isinstance(job, Apply) or (isinstance(job, Resolve) and job.outcome is Outcome.COMMITTED):
-                await self._resource.commit(job.attempt)
-            elif isinstance(job, Undo | Resolve):
-                await self._resource.abort(job.attempt)
-        except No as no:
-            return Denied(no.reason)
-        except EndedElsewhere as ended:
-            return Ended(ended.found)
-        return None
-
     async def forget(self, job: Forget) -> None:
         """Once it is forgotten here, durably, it is forgotten there: the server remembers at least as much."""
         await self._driver.in_writer(lambda: None)
-        await self._resource.forget(job.log, job.mark)
+        await forget(self._resource, job)
 
     async def watch(self) -> None:
         """Looks from time to time for branches that somebody has ended at the server."""
@@ -95,6 +112,5 @@ class Outside:
             if not before:
                 continue
             survey = await self._resource.survey()
-            for attempt in sorted(before & self._driver.node.prepared() - survey.prepared):
-                outcome = Outcome.COMMITTED if attempt in survey.committed else Outcome.ABORTED
-                self._driver.feed(FoundEnded(attempt, outcome))
+            for found in ended_there(before, survey, self._driver.node.prepared()):
+                self._driver.feed(found)

@@ -1,5 +1,6 @@
 """A shop keeps its customers' money at p1, its goods at p2 and its orders at p3. All of that runs here: thousands of
 orders go through while a participant and the coordinator are killed with kill -9, and every row is checked at the end.
+Where PostgreSQL or MariaDB are installed, a second shop keeps its tables there, and those are killed too.
 
 Exit codes: 0 everything held; 1 something did not; 2 it could not be run; 130 stopped.
 """
@@ -15,21 +16,20 @@ import signal
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import shop
-from rich.console import Console
+from mixed import mixed
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
+from stage import BACK_WITHIN_S, Checks, Failed, Up, check_settled, euros, heading, out, run_troth, say, show_table
 
 import troth
 from troth.cli import cluster
 from troth.cli.jsonlines import read_transactions
-from troth.cli.leash import leashed
 from troth.cli.up import only_one
 from troth.client.results import Result
 from troth.reasons import code_name
@@ -37,158 +37,17 @@ from troth.words import Outcome
 
 DATA = Path(__file__).resolve().parent / "demo-data"
 PARTICIPANTS = ("p1", "p2", "p3")
-PLAIN_WIDTH = 120
 MARK = "made-by-scripts-demo"
 """The file that says whose a folder is: it holds a sentence with the folder's own path, so that a copy is nobody's."""
 TRANSACTIONS, MISTAKES = "transactions.jsonl", "mistakes.jsonl"
+MIXED = "mixed"
 MADE = re.compile(
-    rf"{MARK}|{TRANSACTIONS}|{MISTAKES}|cluster\.json(\.new)?|up\.pid|log|log/(coordinator|p[123])\.log"
-    r"|(coordinator|p[123])\.db(-wal|-shm|-journal|\.lock)?"
+    rf"{MARK}|{TRANSACTIONS}|{MISTAKES}|{MIXED}|({MIXED}/)?(cluster\.json(\.new)?|up\.pid|log"
+    r"|log/(coordinator|p[123])\.log|(coordinator|p[123])\.db(-wal|-shm|-journal|\.lock)?)"
 )
 """All that a demo, and a `troth up` on its folder, leaves there."""
 KILLS = (("p2", 0.25), ("coordinator", 0.6))
 """Who is killed, and after which part of the transactions is answered."""
-START_WITHIN_S, BACK_WITHIN_S, SETTLED_WITHIN_S, STOP_WITHIN_S = 30.0, 30.0, 5.0, 20.0
-POLL_S = 0.02
-
-out = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-
-
-class Failed(Exception):
-    """The demo cannot go on."""
-
-
-# What is shown.
-
-
-def heading(number: int, text: str) -> None:
-    out.print(f"\n[bold]{number}. {text}[/]")
-
-
-def say(text: str, style: str = "") -> None:
-    """One line, as it is: no markup."""
-    out.print(Text(f"   {text}", style), soft_wrap=True)
-
-
-def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """The first column to the left, the others to the right."""
-    widths = [max(len(row[index]) for row in (columns, *rows)) for index in range(len(columns))]
-    for row in (columns, *rows):
-        first, *others = (
-            cell.rjust(width) if index else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        say("   ".join((first, *others)), "bold" if row is columns else "")
-
-
-def euros(cents: int) -> str:
-    return f"{cents / 100:,.2f}"
-
-
-# The processes.
-
-
-class Up:
-    """`troth up` as a child; ends with us, however we end."""
-
-    def __init__(self, folder: Path, process: asyncio.subprocess.Process) -> None:
-        self.folder = folder
-        self._process = process
-        self._serving = asyncio.Condition()
-        self._lives: Counter[str] = Counter()
-        self.coordinator = ""
-        self._reader = asyncio.create_task(self._read())
-
-    @classmethod
-    @asynccontextmanager
-    async def running(cls, folder: Path, port: int) -> AsyncIterator[Up]:
-        """Serving on entering, stopped on leaving."""
-        arguments = ["--participants", str(len(PARTICIPANTS)), "--schema", str(DATA / "shop.sql"), "--history"]
-        command = [sys.executable, "-m", "troth", "up", "--data", str(folder), "--port", str(port), *arguments]
-        process = await asyncio.create_subprocess_exec(
-            *leashed(command), stdout=asyncio.subprocess.PIPE, start_new_session=True
-        )
-        up = cls(folder, process)
-        try:
-            await up._ready()
-            yield up
-        finally:
-            await up._stop()
-
-    async def _read(self) -> None:
-        assert self._process.stdout is not None
-        async for raw in self._process.stdout:
-            line = raw.decode(errors="replace").rstrip()
-            name, _, said = line.partition(": ")
-            async with self._serving:
-                if name == "ready":
-                    self.coordinator = said.rpartition(" ")[2]
-                elif said.startswith("serving on"):
-                    self._lives[name] += 1
-                self._serving.notify_all()
-            if "starting again" in said:
-                say(f"troth up | {line}", "yellow")
-            elif said.startswith("serving on") and self._lives[name] > 1:
-                say(f"troth up | {line}", "green")
-
-    async def _ready(self) -> None:
-        await self._until(lambda: bool(self.coordinator), START_WITHIN_S, "`troth up` does not serve")
-
-    async def _until(self, condition: Callable[[], bool], within_s: float, otherwise: str) -> None:
-        try:
-            async with asyncio.timeout(within_s), self._serving:
-                await self._serving.wait_for(lambda: condition() or self._reader.done())
-        except TimeoutError:
-            raise Failed(f"{otherwise} within {within_s:g} s; see {self.folder / 'log'}") from None
-        if not condition():
-            raise Failed(f"{otherwise}: it ended with {await self._process.wait()}; see {self.folder / 'log'}")
-
-    def pid(self, name: str) -> int:
-        """As `cluster.json` has it."""
-        return next(member.pid for member in cluster.read(self.folder) if member.name == name and member.pid)
-
-    async def kill_and_see_it_back(self, name: str) -> None:
-        """kill -9, then waits until `troth up` has started it again and it serves."""
-        pid, life = self.pid(name), self._lives[name]
-        say(f"kill -9 {pid}     ({name})", "bold red")
-        os.kill(pid, signal.SIGKILL)
-        began = time.monotonic()
-        await self._until(lambda: self._lives[name] > life, BACK_WITHIN_S, f"{name} does not come back")
-        say(f"{name} is pid {self.pid(name)} now, and served again after {time.monotonic() - began:.1f} s")
-
-    async def ended(self) -> None:
-        """Returns when it ends by itself."""
-        await self._process.wait()
-
-    async def _stop(self) -> None:
-        if self._process.returncode is None:
-            self._process.terminate()
-            try:
-                await asyncio.wait_for(self._process.wait(), STOP_WITHIN_S)
-            except TimeoutError:
-                self._process.kill()  # and the kernel everything below it
-        await self._reader
-
-
-async def run_troth(up: Up, *arguments: str, shown: Sequence[str] | None = None) -> tuple[int, str]:
-    """Runs a `troth` command as a user types it, and shows what it prints; its exit code and that."""
-    out.print(Text("   $ troth " + " ".join(shown or arguments), "bold cyan"), soft_wrap=True)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "troth", *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env={**os.environ, "TROTH_COORDINATOR": up.coordinator},
-    )
-    try:
-        text, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-    printed = text.decode(errors="replace").strip()
-    for line in printed.splitlines():
-        say(line)
-    assert process.returncode is not None
-    return process.returncode, printed
 
 
 # The work.
@@ -283,18 +142,6 @@ def show_outcomes(work: Work) -> None:
 # The checks.
 
 
-class Checks:
-    """What must hold, each said as it is looked at."""
-
-    def __init__(self) -> None:
-        self.failed: list[str] = []
-
-    def that(self, holds: bool, text: str) -> None:
-        out.print(Text("   ok      " if holds else "   FAILED  ", "green" if holds else "bold red").append(text, ""))
-        if not holds:
-            self.failed.append(text)
-
-
 def check_answers(work: Work, checks: Checks) -> None:
     known = [result for result in work.first.values() if result.outcome is not Outcome.UNKNOWN]
     kept = sum(work.final[result.id].outcome is result.outcome for result in known)
@@ -337,28 +184,6 @@ def check_rows(work: Work, opened: Sequence[shop.Line], folder: Path, checks: Ch
     checks.that(applied == due, f"each committed branch was applied exactly once: {text}")
 
 
-async def check_settled(client: troth.Client, up: Up, checks: Checks) -> None:
-    """The coordinator owes nothing, and no participant is in doubt."""
-    began = time.monotonic()
-    addresses = [member.address for member in cluster.read(up.folder) if member.role == "participant"]
-    settled = await _settled(client, addresses)
-    while not settled and time.monotonic() < began + SETTLED_WITHIN_S:
-        await asyncio.sleep(POLL_S)  # what other processes do, no event tells of
-        settled = await _settled(client, addresses)
-    checks.that(settled, f"nothing was left open {time.monotonic() - began:.1f} s after the last answer")
-
-
-async def _settled(client: troth.Client, addresses: Sequence[str]) -> bool:
-    status = await client.status()
-    if status.in_flight or status.unresolved:
-        return False
-    for address in addresses:
-        async with troth.connect_participant(address) as participant:
-            if (await participant.status()).in_doubt:
-                return False
-    return True
-
-
 # The story.
 
 
@@ -368,7 +193,8 @@ async def demo(folder: Path, count: int, seed: int, in_flight: int, port: int, k
     opened = shop.opening(DATA / "opening.jsonl")
     heading(1, "A coordinator and three participants, each a process with one SQLite file")
     say(f"$ troth up --participants 3 --data {shown} --schema scripts/demo-data/shop.sql --history", "bold cyan")
-    async with Up.running(folder, port) as up:
+    participants = ["--participants", str(len(PARTICIPANTS)), "--schema", str(DATA / "shop.sql"), "--history"]
+    async with Up.running(folder, port, participants) as up:
         show_table(
             ["process", "pid", "address", "file"],
             [[m.name, str(m.pid), m.address, f"{shown}/{Path(m.data).name}"] for m in cluster.read(folder)],
@@ -389,6 +215,7 @@ async def demo(folder: Path, count: int, seed: int, in_flight: int, port: int, k
         checks.that(await run_troth(up, "in-doubt") == (0, "nothing is in doubt"), "no participant is in doubt")
         checks.that(await run_troth(up, "unresolved") == (0, "nothing is unresolved"), "the coordinator owes nothing")
         checks.that((await run_troth(up, "status"))[0] == 0, "all processes serve")
+        await mixed(7, folder / MIXED, checks)
         out.print()
         example = work.one_in_between()
         await run_troth(up, "show", example)
@@ -439,7 +266,7 @@ def show_verdict(checks: Checks) -> None:
 
 
 def show_further(coordinator: str, shown: str, id: str, keep: bool) -> None:
-    heading(7, "To look around" + (" (in another terminal; Ctrl-C here ends the processes)" if keep else ""))
+    heading(8, "To look around" + (" (in another terminal; Ctrl-C here ends the processes)" if keep else ""))
     commands = []
     if not keep:
         commands.append(f".venv/bin/troth verify {shown}             # every file against every other, and the rows")
@@ -471,7 +298,7 @@ def fresh(folder: Path) -> Path:
         with only_one(folder):
             for path in found:
                 path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MIXED).mkdir(parents=True, exist_ok=True)
     (folder / MARK).write_text(_mark(folder), "utf-8")
     return folder
 

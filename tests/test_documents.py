@@ -327,7 +327,7 @@ def test_the_demo_replaces_what_it_made(tmp_path: Path, fresh: Callable[[Path], 
     for name in ("p1.db", "p1.db-wal", "coordinator.db.lock", "log/p2.log", "transactions.jsonl", "cluster.json"):
         (folder / name).write_text("of the first demo")
     fresh(folder)
-    assert {path.name for path in folder.iterdir()} == {"made-by-scripts-demo", "up.pid"}
+    assert {path.name for path in folder.iterdir()} == {"made-by-scripts-demo", "mixed", "up.pid"}
 
 
 @pytest.mark.parametrize("mine", ["notes.txt", "log/notes.txt", "p4.db", "backup/p1.db"])

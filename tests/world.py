@@ -17,8 +17,10 @@ from faults.simulator.checks.rest import judge
 from faults.simulator.disks import LOG
 from faults.simulator.model import Op
 from faults.simulator.scenario import COORDINATOR
+from faults.simulator.servers import Server, at_once
 from faults.simulator.workload import Part, part
-from faults.simulator.world import World
+from faults.simulator.world import Errand, World
+from participant.outside import CARRIED, ended_there, forget
 from participant.settings import ParticipantSettings
 
 __all__ = ["COORDINATOR", "LOG", "Letter", "Manual", "add", "at_least", "branch", "encoded", "judge", "look", "put"]
@@ -67,16 +69,23 @@ class Manual(World):
         participant_settings: ParticipantSettings | None = None,
         *,
         slow: bool = False,
+        outside: Sequence[str] = (),
     ) -> None:
-        """`slow`: look-ups and the register take their time, as moves of their own."""
+        """`slow`: look-ups and the register take their time, as moves of their own. `outside`: who has its data at a
+        server."""
         super().__init__(
-            names, coordinator_settings or CoordinatorSettings(), participant_settings or ParticipantSettings()
+            names,
+            coordinator_settings or CoordinatorSettings(),
+            participant_settings or ParticipantSettings(),
+            outside,
         )
         self.slow = slow
         self.trace = []
         self.net: list[Letter] = []
         self.calls: list[tuple[str, int, Callable[[], None]]] = []
         """Single calls, look-ups and slow registers on their way: to whom, to which of its lives."""
+        self.errands: list[Errand] = []
+        """Jobs on their way to a server."""
         self.lanes: dict[str, int] = {}
         self.wakes: dict[str, float] = {}
         for name in [*self.names, COORDINATOR]:
@@ -101,6 +110,9 @@ class Manual(World):
 
     def queued(self, name: str, forced: bool) -> None:
         pass
+
+    def to_server(self, errand: Errand) -> None:
+        self.errands.append(errand)
 
     def look_up(self, key: str | int) -> None:
         def look() -> None:
@@ -144,6 +156,7 @@ class Manual(World):
         if surviving:
             self.disk(name).flush(surviving)
         self.stop(name)
+        self.errands = [errand for errand in self.errands if errand.name != name]
         self.wakes.pop(name, None)
         for each in self.names if name == COORDINATOR else [name]:
             self.lose_lane(each)
@@ -170,6 +183,27 @@ class Manual(World):
             self.flushed(name, done)
             if name != COORDINATOR:
                 self.watch.swept(name)
+                self.forget(name)
+
+    def forget(self, name: str) -> None:
+        """What is forgotten durably is forgotten at the server."""
+        disk = self.vote_disks[name]
+        for job in disk.forgets:
+            at_once(forget(self.server(name), job))
+        disk.forgets.clear()
+
+    def carry(self, index: int = 0, *, told: bool = True) -> None:
+        """A server does its part of a job; with `told` the participant hears of it."""
+        errand = self.errands.pop(index)
+        result = self.serve(errand) if isinstance(errand.job, CARRIED) else None
+        if told:
+            self.served(errand, result)
+
+    def look(self, name: str) -> None:
+        """The participant looks at its server for what somebody has ended there."""
+        server, prepared = self.server(name), self.participants[name].prepared()
+        for found in ended_there(prepared - self.found[name], at_once(server.survey()), prepared):
+            self.feed(name, found)
 
     def deliver(self, index: int = 0, *, keep: bool = False) -> None:
         """One message arrives; kept when it is to arrive again."""
@@ -209,6 +243,9 @@ class Manual(World):
             while self.calls:
                 self.call()
                 busy = True
+            while self.errands:
+                self.carry()
+                busy = True
             if not busy:
                 return
         raise AssertionError("the world does not come to rest")
@@ -231,6 +268,11 @@ class Manual(World):
     def value(self, name: str, key: str = "x") -> int | None:
         """What is applied now."""
         return self.vote_disks[name].rows().rows["hot", key]["v"]
+
+    def server(self, name: str) -> Server:
+        server = self.vote_disks[name].server
+        assert server is not None
+        return server
 
     def remembered(self, name: str) -> int:
         """Outcomes that the file keeps."""

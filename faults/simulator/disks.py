@@ -19,9 +19,11 @@ import participant.log
 from coordinator.events import Entry
 from coordinator.log import DecisionLog
 from faults.simulator.ledgers import DecisionLedger, VoteLedger
-from faults.simulator.model import SCHEMA, TABLES, Rows, number_in
+from faults.simulator.model import TABLES, Rows, number_in
+from faults.simulator.servers import Server, at_once, fill
+from participant.events import Forget
 from participant.log import VoteLog
-from participant.resources.setup import apply_schema
+from participant.resources.outside import Elsewhere
 from participant.resources.sqlite import SQLiteResource
 from troth.log import LogFile
 
@@ -107,31 +109,51 @@ class DecisionDisk(Disk):
 
 
 class VoteDisk(Disk):
-    """A participant's file."""
+    """A participant's file, and the server beside it when its data are there."""
 
     ledger: VoteLedger
 
-    def __init__(self, name: str, identity: str, rows: Rows) -> None:
+    def __init__(self, name: str, identity: str, rows: Rows, *, outside: bool = False) -> None:
         super().__init__()
         self.file = LogFile.in_memory(role="participant", name=name, identity=identity, schema=participant.log.SCHEMA)
-        apply_schema(self.file.connection, SCHEMA)
-        for (table, key), row in rows.rows.items():
-            columns = ", ".join(row)
-            marks = ", ".join("?" * len(row))
-            self.file.connection.execute(
-                f"INSERT INTO {table} (k, {columns}) VALUES (?, {marks})", (key, *row.values())
-            )
         self.identity = identity
         self.initial = rows.copy()
-        self.ledger = VoteLedger(name, identity)
-        self.resource: SQLiteResource
+        self.ledger = VoteLedger(name, identity, outside=outside)
+        self.server = Server(self.ledger, rows) if outside else None
+        if self.server is None:
+            fill(self.file.connection, rows)
+        self.resource: SQLiteResource | Server
         """Of the latest process."""
+        self.forgets: list[Forget] = []
+        """Durable here, and not told to the server yet."""
 
     def open(self) -> VoteLog:
         self.queue.clear()
-        self.resource = SQLiteResource(self.file.connection, self.file.name)
-        log = self.log = VoteLog(self.file, self.resource, history=True)
+        self.forgets.clear()
+        if self.server is None:
+            self.resource = resource = SQLiteResource(self.file.connection, self.file.name)
+            log = self.log = VoteLog(self.file, resource, history=True)
+        else:
+            self.resource = self.server
+            log = self.log = VoteLog(self.file, Elsewhere(self.server), history=True)
+            held = at_once(self.server.survey())
+            self.file.begin()
+            log.merge(held, at=0.0, copied=False)
+            self.file.commit(1)
+            self.ledger.adopts(held)
         return log
+
+    def flush(self, count: int | None = None, *, full: bool = False) -> list[tuple[int, Any]]:
+        batch = self.queue[:count]
+        done = super().flush(count, full=full)
+        if self.server is not None:
+            self.forgets += [job for _, job, _ in batch if isinstance(job, Forget)]
+        return done
+
+    def close(self) -> None:
+        super().close()
+        if self.server is not None:
+            at_once(self.server.close())
 
     def rows(self) -> Rows:
         """What is in the tables now."""
@@ -141,8 +163,13 @@ class VoteDisk(Disk):
         """The numbers of the attempts applied, in order, by the file's own history."""
         return [n for (n,) in self.file.connection.execute("SELECT number FROM troth_history ORDER BY position")]
 
+    def prepared(self) -> set[int]:
+        """The numbers of the attempts that are prepared, by the file's own records."""
+        return {n for (n,) in self.file.connection.execute("SELECT number FROM troth_prepared")}
+
     def _table(self, table: str) -> Iterator[tuple[Any, dict[str, int | None]]]:
-        cursor: sqlite3.Cursor = self.file.connection.execute(f"SELECT * FROM {table}")
+        connection = self.file.connection if self.server is None else self.server.connection
+        cursor: sqlite3.Cursor = connection.execute(f"SELECT * FROM {table}")
         names = [column for column, *_ in cursor.description]
         for row in cursor:
             values: Mapping[str, Any] = dict(zip(names, row, strict=True))

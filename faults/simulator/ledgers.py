@@ -11,23 +11,31 @@ import coordinator.events as ce
 import participant.events as pe
 from faults.simulator.model import Work, clash
 from faults.simulator.violation import Violation, require
-from troth.words import Outcome
+from participant.resources import Plan
+from participant.resources.outside import Survey
+from troth.words import AttemptId, Outcome
 
 
 class VoteLedger:
     """Of one participant's file; attempts by number, as there is one coordinator log."""
 
-    def __init__(self, name: str, identity: str) -> None:
+    def __init__(self, name: str, identity: str, *, outside: bool = False) -> None:
+        """`outside`: the data are at a server, which tells by itself what it has tried and applied."""
         self.name = name
         self.identity = identity
+        self.outside = outside
         self.prepared: dict[int, pe.Try] = {}
         self.voted: set[int] = set()
         """Every attempt that ever had a prepared record."""
         self.outcomes: dict[int, Outcome] = {}
         """Every outcome ever remembered, heuristic ones not."""
         self.heuristics: dict[int, pe.Heuristic] = {}
+        self.adopted: set[int] = set()
+        """Prepared ones that only the server had: nobody here knows what they do."""
         self.applied: dict[int, int] = {}
-        """Position of each applied attempt in the order applied."""
+        """Position of each applied attempt in the order applied to the data."""
+        self.history: list[int] = []
+        """The applied ones in the order in which the vote log has them."""
         self._new: list[int] = []
         self.tried: dict[int, int] = {}
         """How many were applied when the attempt was tried last, and so what it saw."""
@@ -49,31 +57,68 @@ class VoteLedger:
             require(number in self.prepared, f"{self.name} applies {number}, which is not prepared")
             del self.prepared[number]
             self._ends(number, Outcome.COMMITTED)
-            self._applies(number)
+            self._records(number)
         elif kind is pe.Undo:
             self.prepared.pop(job.attempt.number, None)
             self._ends(job.attempt.number, Outcome.ABORTED)
         elif kind is pe.Resolve:
             found = self.prepared.pop(job.attempt.number)
             if job.outcome is Outcome.COMMITTED:
-                self._applies(job.attempt.number)
+                self._records(job.attempt.number)
             self.heuristics[job.attempt.number] = pe.Heuristic(job.attempt, job.outcome, None, job.at, found.peers)
         elif kind is pe.Learn:
             number = job.attempt.number
             self.heuristics[number] = self.heuristics[number]._replace(known=job.outcome)
+        elif kind is pe.Contradict:
+            number = job.attempt.number
+            self.prepared.pop(number, None)
+            if job.done is Outcome.COMMITTED:
+                self._records(number)
+            self.heuristics[number] = pe.Heuristic(job.attempt, job.done, job.known, job.at, ())
+
+    def adopts(self, held: Survey) -> None:
+        """A new process takes up what the server holds and no record says."""
+        for attempt in sorted(held.prepared):
+            if attempt.number not in self.prepared:
+                self._adopts(attempt)
+        for attempt, operations in held.committed.items():
+            number = attempt.number
+            if number in self.outcomes or number in self.heuristics:
+                continue
+            if number not in self.history:
+                self._records(number)
+            if operations:
+                self._ends(number, Outcome.COMMITTED)
+            elif number not in self.prepared:
+                self._adopts(attempt)
+
+    def _adopts(self, attempt: AttemptId) -> None:
+        self.adopted.add(attempt.number)
+        self.prepared[attempt.number] = pe.Try(attempt, b"", Plan((), None, read_only=False), False, (), 0.0)
+
+    def tries(self, number: int, rows: bytes) -> None:
+        """The data let the branch pass now, and this is what it read."""
+        if number not in self.judged:
+            self.tried[number] = len(self.applied)
+            self.rows[number] = rows
+
+    def applies(self, number: int) -> None:
+        """The data have it from now on."""
+        require(number not in self.applied, f"{self.name} applies {number} twice")
+        self.applied[number] = len(self.applied)
+        self._new.append(number)
 
     def ended(self, number: int) -> bool:
-        """Whether the branch is applied here, or settled by a person."""
-        return number in self.applied or number in self.heuristics
+        """Whether the branch is recorded as committed here, or as settled by a person."""
+        return self.outcomes.get(number) is Outcome.COMMITTED or number in self.heuristics
 
     def _tried(self, job: Any, result: pe.Tried) -> None:
         number = job.attempt.number
-        if number not in self.judged:
-            self.tried[number] = len(self.applied)
-            self.rows[number] = result.rows
+        if not self.outside:
+            self.tries(number, result.rows)
         if type(job) is pe.RunAlone:
             self._ends(number, Outcome.COMMITTED)
-            self._applies(number)
+            self._records(number)
         elif not job.read_only:
             require(number not in self.outcomes, f"rule 8: {self.name} prepares {number}, which is ended there")
             self._exclude(number)
@@ -82,7 +127,7 @@ class VoteLedger:
 
     def _exclude(self, number: int) -> None:
         """No two prepared branches touch one row, unless both only look or both only add."""
-        for other in self.prepared:
+        for other in self.prepared.keys() - self.adopted:
             slot = clash(self.works.get(number, ()), self.works.get(other, ()))
             require(slot is None, f"locks: {number} and {other} are both prepared at {self.name} on {slot}")
 
@@ -91,10 +136,12 @@ class VoteLedger:
         if before is not outcome:
             raise Violation(f"stability: {number} was {before.name} at {self.name} and is {outcome.name} now")
 
-    def _applies(self, number: int) -> None:
-        require(number not in self.applied, f"{self.name} applies {number} twice")
-        self.applied[number] = len(self.applied)
-        self._new.append(number)
+    def _records(self, number: int) -> None:
+        """The vote log's history has it from now on, unless it had it before."""
+        if number not in self.history:
+            self.history.append(number)
+        if not self.outside:
+            self.applies(number)
 
     def newly_applied(self) -> list[int]:
         """Those since the last call."""

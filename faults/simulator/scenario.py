@@ -41,6 +41,11 @@ FEATURES = {
 }
 """What a run may be about, and how often it is."""
 
+OUTSIDE = 0.5
+"""How often some participants' data are at servers."""
+AT_SERVERS = {"servers": 0.5, "slow servers": 0.3, "hands": 0.25}
+"""What such a run may be about beside: drawn apart, as all of it, so that other runs stay as they are."""
+
 
 class Ask(NamedTuple):
     """Something that is asked of the coordinator at a time of the run."""
@@ -65,7 +70,7 @@ class Fault(NamedTuple):
     at: float
     kind: str
     """crash, pause, cut, break (of a lane), island (cut off from the coordinator), full (disk), stall (disk), swap
-    (of the file), person (resolves something there)."""
+    (of the file), person (resolves something there); at its server: server (dies), slow, hand (ends something)."""
     who: str
     for_s: float = 0.0
     other: str = ""
@@ -73,7 +78,8 @@ class Fault(NamedTuple):
     both: bool = False
     """Of a cut: also the other way."""
     when: str = ""
-    """Of a crash: "" at the time, else at the nth "flushed", "reported", "departs" or "receives" after it."""
+    """Of a crash: "" at the time, else at the nth "flushed", "reported", "departs", "receives", "served" (its server
+    has done its part of a job) or "carried" (it has heard of that) after it."""
     nth: int = 0
 
 
@@ -93,6 +99,8 @@ class Weather:
     """Messages of a lost lane may arrive on a later one to the same file."""
     register_s: float
     """How long the decision register takes."""
+    server_s: float
+    """How long a call takes to a server, and back."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,8 @@ class Scenario:
     faults: tuple[Fault, ...]
     calm: bool
     """Nothing goes wrong, and nothing is slow: what is forced and sent can be counted."""
+    outside: tuple[str, ...]
+    """Participants whose data are at a server."""
     chance: int = 0
     """Which of the many runs of this scenario: what is drawn while it runs depends on it too."""
 
@@ -132,7 +142,7 @@ def scenario(seed: int, transactions: int = 200, participants: tuple[int, int] =
     style = random.choice(["any", "any", *workload.STYLES]) if "full" not in features else "notes"
     gap_s = random.choice([0.002, 0.01, 0.04]) if not calm else 0.05
     asks = _asks(random, features, style, names, transactions, gap_s)
-    return Scenario(
+    made = Scenario(
         seed=seed,
         names=names,
         features=features,
@@ -143,6 +153,43 @@ def scenario(seed: int, transactions: int = 200, participants: tuple[int, int] =
         asks=asks,
         faults=_faults(random, features, names, transactions, transactions * gap_s),
         calm=calm,
+        outside=(),
+    )
+    return _with_servers(made, Random(f"servers {seed}"), transactions)
+
+
+def _with_servers(made: Scenario, random: Random, transactions: int) -> Scenario:
+    """The same, perhaps with participants whose data are at servers, and what goes wrong there."""
+    outside = tuple(name for name in made.names if random.random() < 2 / 3)
+    if random.random() >= OUTSIDE or not outside:
+        return made
+    features = () if made.calm else tuple(each for each, chance in AT_SERVERS.items() if random.random() < chance)
+    last = made.asks[-1].at + 0.5
+    faults = list(made.faults)
+
+    def some(feature: str, often: float) -> range:
+        count = 1 + int(random.expovariate(1 / (often * (transactions / 200) ** 0.7)))
+        return range(count if feature in (*made.features, *features) else 0)
+
+    def add(kind: str, for_s: list[float], when: tuple[str, ...] = ("",)) -> None:
+        at, nth = random.uniform(BEGIN + 0.05, last), random.randint(1, 4)
+        faults.append(Fault(at, kind, random.choice(outside), random.choice(for_s), when=random.choice(when), nth=nth))
+
+    for _ in some("crashes", 8):
+        add("crash", [0.02, 0.3, 1.5], ("served", "carried"))
+    for _ in some("servers", 4):
+        add("server", [0.02, 0.5, 3.0])
+    for _ in some("slow servers", 4):
+        add("slow", [0.1, 1.0, 4.0])
+    for _ in some("hands", 8):
+        add("hand", [0.0])
+    return replace(
+        made,
+        outside=outside,
+        features=(*made.features, "outside", *features),
+        faults=tuple(sorted(faults, key=lambda fault: fault.at)),
+        participant=replace(made.participant, look_interval_s=random.choice([0.05, 0.5, 5.0])),
+        weather=replace(made.weather, server_s=0.0003 if made.calm else random.choice([0.0003, 0.003, 0.02])),
     )
 
 
@@ -182,6 +229,7 @@ def _weather(random: Random, features: tuple[str, ...], calm: bool) -> Weather:
         shuffled="shuffled" in features,
         ghosts="ghosts" in features,
         register_s=0.01 if "slow register" in features else 0.0,
+        server_s=0.0,
     )
 
 

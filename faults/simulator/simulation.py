@@ -19,11 +19,12 @@ import participant.events as pe
 from faults.simulator.checks.counts import counted
 from faults.simulator.checks.rest import judge, leftover
 from faults.simulator.clients import Clients
+from faults.simulator.errands import Errands
 from faults.simulator.network import Network
 from faults.simulator.scenario import BEGIN, COORDINATOR, Scenario
 from faults.simulator.strikes import Strikes
 from faults.simulator.violation import Violation
-from faults.simulator.world import World, number_of, short, spoken
+from faults.simulator.world import Errand, World, number_of, short, spoken
 from troth.words import ASSIGNED, Outcome
 
 RIVAL = 0.1
@@ -84,7 +85,7 @@ class Simulation(World):
     """A world that runs by itself."""
 
     def __init__(self, scenario: Scenario, *, traced: bool = False) -> None:
-        super().__init__(scenario.names, scenario.coordinator, scenario.participant)
+        super().__init__(scenario.names, scenario.coordinator, scenario.participant, scenario.outside)
         self.trace = [] if traced else None
         self.scenario = scenario
         self.random = Random(f"run {scenario.seed}{f' {scenario.chance}' if scenario.chance else ''}")
@@ -94,6 +95,7 @@ class Simulation(World):
         self.crashes = 0
         self._processes = {name: Process() for name in [COORDINATOR, *self.names]}
         self.network = Network(self, scenario.weather, self.random)
+        self.errands = Errands(self, scenario.weather, self.random)
         self.people = Clients(self)
         self.strikes = Strikes(self)
         self._keys: deque[tuple[int, str | int]] = deque()
@@ -156,6 +158,7 @@ class Simulation(World):
         calm = replace(self.network.weather, loss=0.0, doubled=0.0, tail=0.0, shuffled=False, ghosts=False)
         self.network.weather = replace(calm, latency_s=0.0005, flush_s=0.0005)
         self.strikes.traps.clear()
+        self.errands.heal()
         for process in self._processes.values():
             process.stalled_until = 0.0
         for name, process in self._processes.items():
@@ -249,6 +252,9 @@ class Simulation(World):
     def reply(self, name: str, to: str, arrive: Callable[[], None]) -> None:
         self.network.reply(name, to, arrive)
 
+    def to_server(self, errand: Errand) -> None:
+        self.errands.send(errand)
+
     def answered(self, client: int, value: Any) -> None:
         self.people.answered(client, value)
 
@@ -326,6 +332,8 @@ class Simulation(World):
             self.in_this_life(name, self.mono + TELL_S, lambda: self._report(name, done))
         if name == COORDINATOR:
             self._look_behind()
+        else:
+            self.errands.flushed(name)
         if process.urgent:
             self._begin_flush(name)
         elif disk.queue:
@@ -360,7 +368,10 @@ class Simulation(World):
     # Processes.
 
     def boot(self, name: str) -> None:
-        """Starts a process; the coordinator dials."""
+        """Starts a process, once its server is there; the coordinator dials."""
+        if name != COORDINATOR and self.errands.down_s(name):
+            self.after(self.errands.down_s(name), self.strikes.boot, name, self.lives[name])
+            return
         process = self._processes[name]
         process.backlog.clear()
         process.busy = process.urgent = False
@@ -369,10 +380,13 @@ class Simulation(World):
         process.paused_until = 0.0
         if name == COORDINATOR and "expiry" in self.scenario.features and not self.healing:
             self.clocks[name] = self.random.choice([0.0, 0.0, -20.0, 3.0, 8.0])
+        self.errands.open(name)
         self.start(name)
         if name == COORDINATOR:
             for each in self.names:
                 self.after(self.network.latency(), self.network.dial, each, self.lives[name])
+        else:
+            self.errands.began(name)
 
     def crash(self, name: str, why: str) -> None:
         """Kills a process. A batch that was being written is on the disk or not; what stood behind it is lost."""

@@ -59,6 +59,12 @@ class Strikes:
                 sim.stall(name, for_s)
             case "swap":
                 self._swap(name, for_s)
+            case "server":
+                sim.errands.crash(name, for_s)
+            case "slow":
+                sim.errands.slow(name, for_s)
+            case "hand":
+                sim.errands.end_one(name)
             case "person":
                 sim.people.settle(name)
 
@@ -77,9 +83,10 @@ class Strikes:
         sim = self._sim
         if sim.up(name) and not sim.healing:
             sim.crash(name, why)
-            sim.after(down_s, self._boot, name, sim.lives[name])
+            sim.after(down_s, self.boot, name, sim.lives[name])
 
-    def _boot(self, name: str, life: int) -> None:
+    def boot(self, name: str, life: int) -> None:
+        """Unless it has been started by then."""
         if not self._sim.up(name) and self._sim.lives[name] == life:
             self._sim.boot(name)
 

@@ -8,8 +8,9 @@ of single paths move each by hand. Every effect passes the checks of `checks/wat
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import coordinator.events as ce
 import participant.events as pe
@@ -19,9 +20,11 @@ from coordinator.settings import CoordinatorSettings
 from faults.simulator.checks.watch import Watch
 from faults.simulator.disks import LOG, DecisionDisk, Disk, VoteDisk
 from faults.simulator.scenario import BEGIN, COORDINATOR
+from faults.simulator.servers import Server, at_once
 from faults.simulator.violation import require
 from faults.simulator.workload import Parts, initial_rows
 from participant.node import Participant
+from participant.outside import part_of
 from participant.settings import ParticipantSettings
 from troth.messages import Peer
 from troth.words import Answer, AttemptId, Now, Outcome
@@ -41,6 +44,16 @@ class Client:
         """The coordinator's, when it was asked."""
 
 
+class Errand(NamedTuple):
+    """A job that a participant has asked its server to do its part of."""
+
+    name: str
+    life: int
+    server: Server
+    n: int
+    job: pe.BranchJob
+
+
 class World(ABC):
     """One coordinator and its participants."""
 
@@ -49,7 +62,9 @@ class World(ABC):
         names: Sequence[str],
         coordinator_settings: CoordinatorSettings,
         participant_settings: ParticipantSettings,
+        outside: Collection[str] = (),
     ) -> None:
+        """`outside`: participants whose data are at a server."""
         self.names = list(names)
         self.coordinator_settings = coordinator_settings
         self.participant_settings = participant_settings
@@ -59,7 +74,7 @@ class World(ABC):
         self.initial = initial_rows()
         self.decision_disk = DecisionDisk()
         self.files: dict[str, list[VoteDisk]] = {
-            name: [VoteDisk(name, f"file-{name}", self.initial)] for name in self.names
+            name: [VoteDisk(name, f"file-{name}", self.initial, outside=name in outside)] for name in self.names
         }
         """Every file that was ever served under a name."""
         self.vote_disks: dict[str, VoteDisk] = {name: files[0] for name, files in self.files.items()}
@@ -74,11 +89,16 @@ class World(ABC):
         """What clients and other callers heard, by their numbers."""
         self.alarms: list[str] = []
         self.trace: list[str] | None = None
+        self.found: dict[str, frozenset[AttemptId]] = {}
+        """What each participant found in doubt at its latest start: a look at its server says nothing of these."""
+        self._errands: dict[tuple[str, AttemptId], deque[Errand]] = {}
+        """At a server or waiting for it, by branch: jobs of one branch are done one after the other."""
         self._callbacks: dict[int, tuple[str, Callable[[Any], None]]] = {}
         self._counter = 0
         self._effects: Mapping[type, Callable[[str, Any], None]] = {
             ce.Append: self._append,
             pe.Write: self._write,
+            pe.Carry: self._carry,
             ce.Decide: self._decide_effect,
             ce.Undecide: self._undecide,
             ce.LookUp: self._look_up_effect,
@@ -114,6 +134,10 @@ class World(ABC):
     @abstractmethod
     def queued(self, name: str, forced: bool) -> None:
         """Something stands in the queue before that process's disk."""
+
+    @abstractmethod
+    def to_server(self, errand: Errand) -> None:
+        """`serve` there and then `served`, at once or later."""
 
     @abstractmethod
     def look_up(self, key: str | int) -> None:
@@ -179,7 +203,9 @@ class World(ABC):
                 self.participant_settings,
                 lambda operations: disk.resource.plan(operations),
                 recovered,
+                outside=disk.server is not None,
             )
+            self.found[name] = frozenset(found.attempt for found in recovered.prepared)
             self.perform(name, made.start(self.now(name)))
             self.watch.started(name)
 
@@ -190,6 +216,7 @@ class World(ABC):
             self.coordinator = None
         else:
             del self.participants[name]
+            self._errands = {branch: line for branch, line in self._errands.items() if branch[0] != name}
         for caller, (callee, callback) in list(self._callbacks.items()):
             if callee == name:
                 del self._callbacks[caller]
@@ -200,7 +227,8 @@ class World(ABC):
         assert name not in self.participants
         files = self.files[name]
         if index == len(files):
-            files.append(VoteDisk(name, f"file-{name}-{index}", self.initial))
+            outside = files[0].server is not None
+            files.append(VoteDisk(name, f"file-{name}-{index}", self.initial, outside=outside))
         self.vote_disks[name] = files[index]
         self.note(f"{name} is {files[index].identity} now")
 
@@ -246,6 +274,43 @@ class World(ABC):
     def decided(self, proposal: ce.Decide) -> None:
         """The register's answer."""
         self.decisions.decide(proposal, lambda decided: self.feed(COORDINATOR, decided))
+
+    # Servers.
+
+    def _carry(self, name: str, effect: pe.Carry) -> None:
+        server = self.vote_disks[name].server
+        assert server is not None
+        self.watch.carries(name, effect.job)
+        errand = Errand(name, self.lives[name], server, effect.n, effect.job)
+        line = self._errands.setdefault((name, effect.job.attempt), deque())
+        line.append(errand)
+        if len(line) == 1:
+            self.to_server(errand)
+
+    def serve(self, errand: Errand) -> Any:
+        """The server does its part now; what it will say."""
+        self.watch.serves(errand)
+        result = at_once(part_of(errand.server, errand.job))
+        if self.trace is not None:
+            kind, number = type(errand.job).__name__, short(number_of(errand.job))
+            self.note(f"{errand.name}'s server has done its part of {kind} {number}: {type(result).__name__}")
+        self.watch.flushed(errand.name)
+        return result
+
+    def served(self, errand: Errand, result: Any) -> None:
+        """The participant hears of it, and goes on with that branch."""
+        branch = errand.name, errand.job.attempt
+        line = self._errands[branch]
+        line.popleft()
+        if line:
+            self.to_server(line[0])
+        else:
+            del self._errands[branch]
+        self.feed(errand.name, pe.Carried(errand.n, result))
+
+    def at_server(self, name: str) -> list[Any]:
+        """The jobs of a participant whose records are not queued yet."""
+        return [errand.job for (who, _), line in self._errands.items() if who == name for errand in line]
 
     # Clients.
 

@@ -50,8 +50,8 @@ class Survey(NamedTuple):
     prepared: frozenset[AttemptId]
     """Prepared and not ended."""
     committed: Mapping[AttemptId, bytes]
-    """Remembered as committed, all since the last `forget`; with the operations of what `run` committed, empty for
-    others."""
+    """Remembered as committed, all since the last `forget`, of two that changed one row the first before the second;
+    with the operations of what `run` committed, empty for others."""
     strays: tuple[Stray, ...]
 
 

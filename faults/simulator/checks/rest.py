@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import coordinator.events as ce
 from faults.simulator.checks.serial import serializable
+from faults.simulator.disks import VoteDisk
 from faults.simulator.model import Rows
 from faults.simulator.scenario import COORDINATOR
 from faults.simulator.violation import Violation, require
@@ -73,10 +75,15 @@ def _leftover_at(world: World, name: str) -> str | None:
     for number, kept in disk.ledger.heuristics.items():
         if kept.known is None:
             return f"the true outcome of {number}, resolved by hand, is not known"
-    if disk.queue or node._flushes:
+    if disk.queue or node._flushes or world.at_server(name):
         return "something is queued"
     finished = disk.file.connection.execute("SELECT count(*) FROM troth_finished").fetchone()[0]
-    return f"{finished} outcomes are kept below the mark" if finished else None
+    if finished:
+        return f"{finished} outcomes are kept below the mark"
+    if disk.server is not None and (disk.server.prepared or disk.server.committed):
+        held = len(disk.server.prepared), len(disk.server.committed)
+        return f"its server has {held[0]} branches prepared, and remembers {held[1]} as committed"
+    return None
 
 
 def _agreement(world: World, committed: set[int]) -> None:
@@ -135,17 +142,25 @@ def _clients(world: World) -> None:
 
 
 def _files(world: World) -> None:
-    """Each file holds what its commits give in the order applied, and its log says the same as was seen of it."""
+    """Each file, or its server, holds what its commits give in the order applied, and also in the order of the file's
+    history, which misses none; and its log says the same as was seen of it."""
     for disk in world.every_file():
-        replay = disk.initial.copy()
-        for number in disk.ledger.applied:
-            try:
-                replay.run(disk.ledger.works[number])
-            except Violation as broken:
-                raise Violation(f"{disk.identity}: {number} as applied: {broken}") from broken
-        found = disk.rows()
-        require(replay.rows == found.rows, f"{disk.identity} holds {_different(found, replay)} than its commits give")
-        require(disk.history() == list(disk.ledger.applied), f"{disk.identity} has another history than was flushed")
+        ledger = disk.ledger
+        require(disk.history() == ledger.history, f"{disk.identity} has another history than was flushed")
+        missing = set(ledger.applied) ^ set(ledger.history)
+        require(not missing, f"{disk.identity} and its history do not have the same commits: {sorted(missing)[:5]}")
+        for order in {tuple(ledger.applied), tuple(ledger.history)}:
+            _replays(disk, order)
+
+
+def _replays(disk: VoteDisk, order: Iterable[int]) -> None:
+    replay, found = disk.initial.copy(), disk.rows()
+    for number in order:
+        try:
+            replay.run(disk.ledger.works[number])
+        except Violation as broken:
+            raise Violation(f"{disk.identity}: {number} as applied: {broken}") from broken
+    require(replay.rows == found.rows, f"{disk.identity} holds {_different(found, replay)} than its commits give")
 
 
 def _different(found: Rows, replay: Rows) -> str:

@@ -35,7 +35,7 @@ from troth.v1.types_pb2 import Code
 from troth.words import ASSIGNED, Answer, AttemptId, Outcome, Vote
 
 if TYPE_CHECKING:
-    from faults.simulator.world import Client, World
+    from faults.simulator.world import Client, Errand, World
 
 Content: TypeAlias = tuple[tuple[str, bytes], ...]
 """Operations by participant."""
@@ -45,7 +45,7 @@ PAUSE_MAX_S = 1.0
 AGAIN_MAX = 8
 """How often something is sent on a new lane before it is sent at most twice a second."""
 
-ENDING = (pe.Apply, pe.Undo, pe.Resolve)
+ENDING = (pe.Apply, pe.Undo, pe.Resolve, pe.Contradict)
 """Jobs with which a branch's locks go."""
 
 
@@ -131,7 +131,7 @@ class Watch:
         if self.decided(number) is Outcome.COMMITTED or self.by_hand(number):
             return True
         alone = [name for name, m in self.sent.get(number, {}).items() if type(m) is OnePhase]
-        return any(self.sent_to[number, name].ledger.ended(number) for name in alone)
+        return any(number in self.sent_to[number, name].ledger.applied for name in alone)
 
     # The steps of the coordinator.
 
@@ -171,9 +171,10 @@ class Watch:
         """Locks are taken again before anything is served, and what the file says is what was seen of it."""
         world = self._world
         disk, table = world.vote_disks[name], world.participants[name].lock_table
-        missing = [n for n in disk.ledger.prepared if AttemptId(LOG, n) not in table]
+        missing = [n for n in disk.ledger.prepared.keys() - disk.ledger.adopted if AttemptId(LOG, n) not in table]
         require(not missing, f"locks: {name} starts without those of its prepared {missing}")
-        require(disk.history() == list(disk.ledger.applied), f"{name}'s file has another history than what was flushed")
+        require(disk.prepared() == disk.ledger.prepared.keys(), f"{name} starts with {disk.prepared()} prepared")
+        require(disk.history() == disk.ledger.history, f"{name}'s file has another history than what was flushed")
         self._arrived[name] = {}
         self._word.update((name, number) for number in disk.ledger.prepared)
 
@@ -183,7 +184,7 @@ class Watch:
         disk, node = world.vote_disks[name], world.participants[name]
         ending = {job.attempt.number for _, job, _ in disk.queue if type(job) in ENDING}
         table = node.lock_table
-        for number in disk.ledger.prepared:
+        for number in disk.ledger.prepared.keys() - disk.ledger.adopted:
             if number not in ending and AttemptId(LOG, number) not in table:
                 raise Violation(f"locks: {number} is prepared at {name} and holds none")
         for _, _, _, owner in table.listing():
@@ -195,16 +196,12 @@ class Watch:
 
     def queues(self, name: str, job: Any, forced: bool) -> None:
         self.counts.queues(name, job, forced)
-        if type(job) is pe.Try or type(job) is pe.RunAlone:
-            self._in_turn(name, job.attempt.number)
-        if type(job) is pe.Try and not job.read_only:
-            heard = self._heard_abort.get((job.attempt.number, name))
-            again = heard is not None and heard == self._world.lives[name]
-            require(not again, f"rule 8: {name} tries {job.attempt.number}, of which it has heard that it is aborted")
-        if type(job) is pe.RunAlone:
-            request = self.sent.get(job.attempt.number, {}).get(name)
-            foreign = type(request) is OnePhase and request.incarnation != self._world.lives[name]
-            require(not foreign, f"rule 13: {name} runs {job.attempt.number}, which is meant for another incarnation")
+        if name != COORDINATOR:
+            if self._world.vote_disks[name].server is None:
+                self._begins(name, job)
+            else:
+                self._is_done_there(name, job)
+            self._not_of_what_is_aborted(name, job)
         if type(job) is ce.Aborted:
             until = self._until.get((self._world.lives[COORDINATOR], job.id), 0.0)
             early = job.reason is not None and job.reason.retryable and self._world.mono + PAUSE_MAX_S < until
@@ -219,6 +216,21 @@ class Watch:
                 if branch.updating and job.number not in file.ledger.voted:
                     raise Violation(f"rule 2: {job.number} commits without a durable YES of {branch.participant}")
 
+    def _begins(self, name: str, job: Any) -> None:
+        """A trial is asked for."""
+        if type(job) is pe.Try or type(job) is pe.RunAlone:
+            self._in_turn(name, job.attempt.number)
+        if type(job) is pe.RunAlone:
+            request = self.sent.get(job.attempt.number, {}).get(name)
+            foreign = type(request) is OnePhase and request.incarnation != self._world.lives[name]
+            require(not foreign, f"rule 13: {name} runs {job.attempt.number}, which is meant for another incarnation")
+
+    def _not_of_what_is_aborted(self, name: str, job: Any) -> None:
+        if type(job) is pe.Try and not job.read_only:
+            heard = self._heard_abort.get((job.attempt.number, name))
+            again = heard is not None and heard == self._world.lives[name]
+            require(not again, f"rule 8: {name} tries {job.attempt.number}, of which it has heard that it is aborted")
+
     def _in_turn(self, name: str, number: int) -> None:
         """First come, first served: nobody is tried before who came earlier, wants the same row and still waits."""
         arrived, ledger = self._arrived[name], self._world.vote_disks[name].ledger
@@ -227,9 +239,48 @@ class Watch:
         for earlier, waits in arrived.items():
             if earlier == number:
                 return
-            if waits and AttemptId(LOG, earlier) in table:
+            if waits and earlier not in ledger.adopted and AttemptId(LOG, earlier) in table:
                 slot = clash(ledger.works[earlier], ledger.works[number])
                 require(slot is None, f"locks: {number} is served at {name} before {earlier}, which waits for {slot}")
+
+    # What a server outside is asked to do.
+
+    def carries(self, name: str, job: pe.BranchJob) -> None:
+        """A participant asks its server to do its part of a job, whose record comes later."""
+        self._begins(name, job)
+        self._not_of_what_is_aborted(name, job)
+
+    def serves(self, errand: Errand) -> None:
+        """The server is about to do its part of a job: until it has ended a branch, that is locked."""
+        name, job, attempt = errand.name, errand.job, errand.job.attempt
+        node = self._world.participants.get(name)
+        if node is None or node.incarnation != errand.life or type(job) not in ENDING:
+            return
+        known = attempt in errand.server.prepared and attempt.number not in errand.server.ledger.adopted
+        require(
+            not known or attempt in node.lock_table, f"locks: {attempt} is not ended at {name}'s server, nor locked"
+        )
+
+    def _is_done_there(self, name: str, job: Any) -> None:
+        """The record of a job is queued: the server has done its part."""
+        disk, kind = self._world.vote_disks[name], type(job)
+        server, attempt = disk.server, getattr(job, "attempt", None)
+        assert server is not None
+        if attempt is None:
+            return
+        done = attempt.number in disk.ledger.applied
+        if kind is pe.Try:
+            held = attempt in server.prepared or attempt in server.by_hand
+            require(held, f"{name} records {attempt} as prepared, and its server has not prepared it")
+        elif kind is pe.RunAlone or kind is pe.Apply:
+            require(done, f"{name} records {attempt} as committed, and its server has not committed it")
+        elif kind is pe.Undo:
+            ended = attempt not in server.prepared and not done
+            require(ended, f"{name} records {attempt} as aborted, and its server has not rolled it back")
+        elif kind is pe.Resolve or kind is pe.Contradict:
+            outcome = job.outcome if kind is pe.Resolve else job.done
+            same = attempt not in server.prepared and done is (outcome is Outcome.COMMITTED)
+            require(same, f"{name} records {attempt} as {outcome.name}, and its server has not ended it so")
 
     def _who_wait(self, id: str | None) -> set[int]:
         clients, life = self._world.clients, self._world.lives[COORDINATOR]
@@ -396,7 +447,8 @@ class Watch:
         """Rule 6: whenever a lane opens it asks about all that it is in doubt about."""
         disk = self._world.vote_disks[name]
         self._inquired.update((name, number) for number in questions)
-        ending = {job.attempt.number for _, job, _ in disk.queue if type(job) in ENDING}
+        jobs = [*(job for _, job, _ in disk.queue), *self._world.at_server(name)]
+        ending = {job.attempt.number for job in jobs if type(job) in ENDING}
         doubted = [n for n in disk.ledger.prepared if (name, n) in self._word and n not in ending]
         missing = [number for number in doubted if number not in questions]
         require(not missing, f"rule 6: {name} opens a lane and does not ask about {missing}")
@@ -415,19 +467,22 @@ class Watch:
         if kind is Voted and message.vote is Vote.YES:
             known = number in ledger.prepared or number in ledger.outcomes or number in ledger.heuristics
             require(known, f"rule 6: {name} votes YES for {number} without a durable record")
+            self._is_held(name, number)
             self._word.add((name, number))
             self._is_locked(name, number)
         elif kind is Voted and message.vote is Vote.READ_ONLY:
             self._is_locked(name, number)
             self._reads_durably(name, number)
         elif kind is Acknowledged and message.heuristic is None:
-            require(number in ledger.applied, f"rule 6: {name} acknowledges {number}, which it has not applied")
+            done = number in ledger.applied and number in ledger.history
+            require(done, f"rule 6: {name} acknowledges {number}, which it has not applied")
         elif kind is Acknowledged:
             require(
                 ledger.heuristics[number].known is Outcome.COMMITTED, f"rule 12: {name} acknowledges {number} too early"
             )
         elif kind is OnePhaseEnded and message.outcome is Outcome.COMMITTED:
-            require(number in ledger.applied, f"rule 13: {name} says that {number} committed and has not applied it")
+            done = number in ledger.applied and number in ledger.history
+            require(done, f"rule 13: {name} says that {number} committed and has not applied it")
         elif kind is Question:
             self._inquired.add((name, number))
         elif kind is Voted or kind is OnePhaseEnded or (kind is Answered and message.answer is Answer.ABORTED):
@@ -449,6 +504,17 @@ class Watch:
             return
         ending = any(type(job) in ENDING and job.attempt.number == number for _, job, _ in queue)
         require(ending, f"locks: {name} votes for {number} and holds no lock of it")
+
+    def _is_held(self, name: str, number: int) -> None:
+        """A YES is the word of the server too."""
+        disk, attempt = self._world.vote_disks[name], AttemptId(LOG, number)
+        if disk.server is None:
+            return
+        ledger = disk.ledger
+        ended = attempt in disk.server.by_hand or number in ledger.applied or number in ledger.outcomes
+        held = ended or attempt in disk.server.prepared
+        require(held, f"rule 6: {name} votes YES for {number}, and its server has not prepared it")
+        require(number not in ledger.adopted, f"rule 6: {name} votes YES for {number}, and does not know what it does")
 
     def _reads_durably(self, name: str, number: int) -> None:
         """Section 4: what it has read survives the reader: everything queued before its trial is flushed."""
