@@ -276,12 +276,16 @@ def test_a_branch_that_a_person_committed_at_the_server_and_that_is_aborted_is_t
     """The participant finds it at its next start, and its history must have what is in its rows."""
     (cluster, attempts), database = in_doubt, in_doubt[0].databases["p2"]
     database.execute(f"COMMIT PREPARED '{gid(cluster['p2'].data, attempts[0])}'")
+    ran = Ran(cluster.folder, database)
+    cluster.start("p2")  # which takes it up, and hears nothing
+    cluster.stop("p2")
+    assert {kind for _, _, kind in ran.found()} == {"ended-at-server", "no-decision"}
+    assert rows(ran.audit()).startswith("all agree")
     cluster.start(COORDINATOR, "p1", "p2")
     cluster.wait_lanes()
     cluster.wait_settled()
     wait_ended(cluster)
     cluster.stop(COORDINATOR, "p1", "p2")
-    ran = Ran(cluster.folder, database)
     assert ran.found() == [(1, "rule 12", "torn-by-hand")]
     assert rows(ran.audit()).startswith("all agree with the history, kept from its first day: 2 known by it")
 

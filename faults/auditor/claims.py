@@ -21,6 +21,8 @@ from troth.words import AttemptId
 CLAIMED, COMMITTED, ABORTED = 0, 1, 2
 """The state of a row of the decision log; the last two are the outcomes everywhere."""
 
+_ENDED = ("troth_finished", "troth_heuristic")
+
 BEFORE_RESTORE = " before restore"
 """Behind the identity that a commit was owed to when a decision log was restored by force."""
 
@@ -252,17 +254,16 @@ def unrecorded(log: Participant) -> Iterator[tuple[AttemptId, bytes]]:
         key = numbers.get(identity), number
         prepared = execute("SELECT operations FROM troth_prepared WHERE log = ? AND number = ?", key).fetchone()
         if prepared is not None:
-            yield AttemptId(identity, number), prepared[0]
-        elif operations and not log.below(identity, number) and not _is_ended(log, key):
+            if not _has(log, "troth_history", key):
+                yield AttemptId(identity, number), prepared[0]
+        elif operations and not (log.below(identity, number) or any(_has(log, table, key) for table in _ENDED)):
             alone.append((AttemptId(identity, number), operations))
     yield from alone
 
 
-def _is_ended(log: Participant, key: tuple[int | None, int]) -> bool:
-    query = " UNION ALL ".join(
-        f"SELECT 1 FROM {table} WHERE log = ?1 AND number = ?2" for table in ("troth_finished", "troth_heuristic")
-    )
-    return log.file.connection.execute(query, key).fetchone() is not None
+def _has(log: Participant, table: str, key: tuple[int | None, int]) -> bool:
+    found = log.file.connection.execute(f"SELECT 1 FROM {table} WHERE log = ? AND number = ?", key).fetchone()
+    return found is not None
 
 
 def tables_named(log: Participant) -> set[str]:

@@ -29,10 +29,12 @@ def _finding(case: Case, kind: str, rule: str, sentence: str, *files: object) ->
 
 
 def _two_states(case: Case) -> Iterator[Finding]:
-    """One file says two things that it never holds at once: they change in one local transaction."""
+    """One file says two things that it never holds at once: they change in one local transaction. But what a server was
+    found to have committed is in the history, and prepared until the outcome is heard."""
     for trace in case.traces.values():
         ended, hand = trace.finished is not None, trace.by_hand
-        both = trace.prepared and (ended or hand is not None or trace.applied)
+        applied = trace.applied and not (trace.log.kind and (trace.log.copied is None or trace.committed_there))
+        both = trace.prepared and (ended or hand is not None or applied)
         undone = trace.applied and (trace.finished == ABORTED or (hand is not None and hand.done == ABORTED))
         if both or undone or (ended and hand is not None):
             text = f"{trace.file} holds {case.name} as {trace.says()} at once"
@@ -104,6 +106,13 @@ def _without_record(case: Case, trace: Trace) -> Iterator[Finding]:
         text = f"{case.name} is COMMITTED, and {trace.file} holds no record of its vote; it is {trace.says()}"
         yield _finding(case, "lost", "rule 2", text, trace.file)
     elif trace.committed_there and not trace.held.alone and not case.below(trace.log):
+        if case.decision is None and case.authority is not None and not case.by_hand():
+            text = (
+                f"{case.name} is {trace.says()}, {trace.file} holds no record of a vote for it, and "
+                f"{case.authority.file} no decision: somebody committed it there"
+            )
+            yield _finding(case, "ended-at-server", "rule 12", text, trace.file)
+            return
         text = f"{case.name} is {trace.says()}, was prepared before, and {trace.file} holds no record of it"
         yield _finding(case, "outcome-removed", "rule 7", text, trace.file)
 
