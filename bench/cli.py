@@ -88,7 +88,7 @@ def flat_command(upto: int, seconds: float, rounds: int, seed: int, as_json: boo
 
 
 @command.command("restart")
-@_option("--in-flight", click.IntRange(1, 10_000), 10_000, "Transactions open when it is killed.")
+@_option("--in-flight", click.IntRange(1, restart.IN_FLIGHT_MAX), 10_000, "Transactions open when it is killed.")
 @_option("--finished", click.IntRange(min=0), 1_000_000, "Transactions in the files before.")
 @_seed_option
 @common.json_option
@@ -97,7 +97,7 @@ def restart_command(in_flight: int, finished: int, seed: int, as_json: bool) -> 
 
     Two participants transfer, with so many finished transactions in the files. Then, with so many in flight, the
     coordinator is killed and started again; then a participant; then everything. Clients ask again with the same ids,
-    and every one must get its answer. Settings are the default ones.
+    and every one must get its answer. Settings are the default ones, but that so many may be open.
 
     \b
     Examples:

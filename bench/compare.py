@@ -12,6 +12,7 @@ from bench.commands import EXIT_INTERRUPTED, in_folder, say, tell, until_signall
 from bench.contender import NAMES
 from bench.run import Found, Plan, run
 from bench.workloads import WORKLOADS
+from coordinator.settings import CoordinatorSettings
 from troth.cli import common
 from troth.errors import BadInput
 
@@ -32,7 +33,7 @@ _WARM_UP, _SECONDS, _SECONDS_MAX = 1.0, 3.0, 3600
 @click.option(
     "--in-flight",
     "in_flight",
-    type=click.IntRange(1, 10_000),
+    type=click.IntRange(1, CoordinatorSettings().in_flight_max),
     multiple=True,
     help="Transactions open at once; may be repeated. By default 1, 16, 64, 256 and 1024 for transfer, and 256 for the "
     "others.",

@@ -32,7 +32,7 @@ from faults.cluster import COORDINATOR
 from troth.words import Outcome
 
 LEVELS = (64, 256, 1024)
-IN_FLIGHT_MAX = (CoordinatorSettings().in_flight_max, 1_000)
+IN_FLIGHT_MAX = (CoordinatorSettings().in_flight_max, 10_000)
 FACTOR, BESIDE = 2.0, 0.25
 """Of the best rate: what is offered to overload it, and what is offered beside a client."""
 _SAMPLE_S = 0.1

@@ -25,6 +25,8 @@ from bench.report import Table
 from bench.run import SETTLE_WITHIN_S
 from faults.cluster import COORDINATOR
 
+IN_FLIGHT_MAX = 10_000
+"""What the coordinator takes on at once."""
 ASK_AGAIN_S = 60.0
 """How long a client asks again; far beyond what a restart should take."""
 _ANSWERED_WITHIN_S = 120.0
@@ -116,7 +118,8 @@ def _cells(found: Restart) -> list[str]:
 async def run(plan: Plan, folder: Path, tell: Tell) -> Found:
     """Measures everything. Raises Failed when a process died, a client got no answer, or rows are wrong."""
     found = Found()
-    async with started(folder / "cluster", plan.seed) as alone:
+    settings = ("--in-flight-max", str(IN_FLIGHT_MAX))
+    async with started(folder / "cluster", plan.seed, settings=settings) as alone:
         await alone.grow(plan.finished, tell)
         for killed, names in _VICTIMS.items():
             tell(f"{plan.in_flight:,} in flight; then {killed} is killed")

@@ -42,6 +42,8 @@ class Attempts(Base):
     """The life of attempts; `protocol.py` says which action belongs to which move."""
 
     def _forget(self, sub: Open) -> None:
+        """Leaves no cycle of references behind: the collector looks rarely (`troth.process.GC_THRESHOLDS`)."""
+        sub.attempt = None
         del self.submissions[sub.id]
         self._parked.pop(sub.id, None)
         self._out.append(Undecide(sub.id))
@@ -49,22 +51,24 @@ class Attempts(Base):
     def _begin(self, sub: Open, number: int = 0) -> None:
         """A new attempt on all its lanes in one step; without all lanes the submission is parked until they open.
         A number that was assigned earlier is not taken up again: the mark may have passed it."""
-        lanes = [self.lanes[branch.participant] for branch in sub.branches]
-        down = [b.participant for b, lane in zip(sub.branches, lanes, strict=True) if not lane.ready]
-        if down:
-            lane = self.lanes[down[0]]
-            text = f"{down[0]} at {lane.address} cannot be reached: {lane.why}"
-            sub.reason = reason(Code.CODE_UNREACHABLE, text, participant=down[0])
-            self._note(sub, "waits for its lane", down[0])
-            self._park(sub, math.inf)
-            return
+        parts: dict[str, Part] = {}
+        read = False
+        for branch in sub.branches:
+            name = branch.participant
+            lane = self.lanes[name]
+            if not lane.ready:
+                text = f"{name} at {lane.address} cannot be reached: {lane.why}"
+                sub.reason = reason(Code.CODE_UNREACHABLE, text, participant=name)
+                self._note(sub, "waits for its lane", name)
+                self._park(sub, math.inf)
+                return
+            parts[name] = Part(branch, lane.identity, lane.incarnation)
+            read |= branch.reads
         number = number or self._number()
         attempt = sub.attempt = self.attempts[number] = Attempt(number, sub.id, sub, self._now.mono)
         sub.attempts += 1
-        for branch, lane in zip(sub.branches, lanes, strict=True):
-            attempt.parts[branch.participant] = Part(branch, lane.identity, lane.incarnation)
-            attempt.read |= branch.reads
-        attempt.missing = len(attempt.parts)
+        attempt.parts, attempt.read = parts, read
+        attempt.missing = len(parts)
         attempt.alone = len(sub.branches) == 1 and not sub.branches[0].read_only
         self._time(attempt, min(self._now.mono + self.settings.vote_timeout_s, sub.deadline))
         if not attempt.alone:
@@ -77,10 +81,10 @@ class Attempts(Base):
         self._parked[sub.id] = sub
         sub.resume = resume
         if resume < sub.deadline:
-            self._at(resume, Due.RETRY, sub.id)
+            self._timers.set(resume, Due.RETRY, sub.id)
         elif sub.timed != sub.deadline:
             sub.timed = sub.deadline
-            self._at(sub.deadline, Due.RETRY, sub.id)
+            self._timers.set(sub.deadline, Due.RETRY, sub.id)
 
     def _failed(self, attempt: Attempt, why: Reason) -> None:
         """The attempt is nobody's commit any more. Rule 11: tried again unless somebody's NO is final or time is up."""
@@ -134,11 +138,11 @@ class Attempts(Base):
 
     def _do_send_prepares(self, attempt: Attempt, _: Any) -> None:
         parts = attempt.parts
-        named = [(name, self.lanes[name].peer) for name, part in parts.items() if not part.branch.read_only]
+        peers = [self.lanes[name].peer for name, part in parts.items() if not part.branch.read_only]
         for name, part in parts.items():
-            branch = part.branch
-            peers = () if branch.read_only else tuple([peer for other, peer in named if other != name and peer])
-            self._send(name, Prepare(attempt.number, branch.operations, branch.read_only, peers))
+            branch, own = part.branch, self.lanes[name].peer
+            others = () if branch.read_only else tuple([peer for peer in peers if peer and peer is not own])
+            self._send(name, Prepare(attempt.number, branch.operations, branch.read_only, others))
         self._note(attempt.submission, "prepares sent")
 
     def _do_claim(self, attempt: Attempt, _: Any) -> None:
@@ -201,7 +205,7 @@ class Attempts(Base):
         assert sub is not None
         assert sub.digest is not None
         parts = attempt.parts.values()
-        owed = tuple(Owed(part.branch.participant, part.identity, part.vote is Vote.YES) for part in parts)
+        owed = tuple([Owed(part.branch.participant, part.identity, part.vote is Vote.YES) for part in parts])
         attempt.owed = {each.participant: each.identity for each in owed if each.updating}
         id = sub.id if sub.chosen or attempt.number != sub.first else None
         record = Committed(attempt.number, id, sub.digest, owed, attempt.read, self._now.wall)
@@ -244,8 +248,9 @@ class Attempts(Base):
         self._append(Ended(attempt.number, self._now.wall), forced=False)
         for waiter in attempt.applied:
             self._reply_committed(attempt, waiter, applied=True)
-        if attempt.id in self.done:
-            self.done[attempt.id] = self.done[attempt.id].ended(self._now.wall)
+        done = self.done.get(attempt.id)
+        if done is not None:
+            done.end(self._now.wall)
 
     def _do_settle(self, attempt: Attempt, _: Any) -> None:
         self._append(
@@ -318,8 +323,8 @@ class Attempts(Base):
         elif event.number != attempt.number:
             self._alarm(f"rule 11: {event.id} is committed by attempt {event.number}, not by {attempt.number}")
         else:
-            reads = all(part.vote is Vote.READ_ONLY for part in attempt.parts.values())
-            self._move(attempt, Input.WON_READS if reads and not sub.chosen else Input.WON_COMMIT)
+            unwritten = not sub.chosen and all(part.vote is Vote.READ_ONLY for part in attempt.parts.values())
+            self._move(attempt, Input.WON_READS if unwritten else Input.WON_COMMIT)
 
     def _committed_alone(self, attempt: Attempt) -> None:
         assert attempt.submission is not None

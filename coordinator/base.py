@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,6 +23,7 @@ from coordinator.views import Done
 from troth.messages import (
     Mark,
 )
+from troth.timers import Timers
 from troth.words import Now, number_of
 
 MARK_EXCEPTIONS_MAX = 1_000
@@ -67,8 +67,7 @@ class Base:
         """Attempts looked up in the log, and who asked: (participant, 0) by lane or ("", client) by call."""
         self._flushes: deque[tuple[int, Callable[[], None]]] = deque()
         self._n = 0
-        self._due: list[tuple[float, Due, Any]] = []
-        self._wake: float | None = None
+        self._timers: Timers[Due, Any] = Timers(self._may_be_due)
         self._marking = False
         self._marked = Mark(0, ())
         self._alarmed: dict[str, None] = {}
@@ -126,20 +125,23 @@ class Base:
         self._append(record, forced=True, then=then, counted=counted)
 
     def _later(self, seconds: float, due: Due, key: Any) -> None:
-        self._at(self._now.mono + seconds, due, key)
+        self._timers.set(self._now.mono + seconds, due, key)
 
-    def _at(self, at: float, due: Due, key: Any) -> None:
-        heapq.heappush(self._due, (at, due, key))
+    def _may_be_due(self, at: float, due: Due, key: Any) -> bool:
+        if due is Due.ATTEMPT:
+            attempt = self.attempts.get(key)
+            return attempt is not None and attempt.due == at
+        return due is not Due.RETRY or key in self.submissions
 
     def _time(self, attempt: Attempt, at: float) -> None:
         """Sets the attempt's one timer anew."""
         attempt.due = at
-        self._at(at, Due.ATTEMPT, attempt.number)
+        self._timers.set(at, Due.ATTEMPT, attempt.number)
 
     def _effects(self) -> list[Effect]:
-        if self._due and (self._wake is None or self._due[0][0] < self._wake):
-            self._wake = self._due[0][0]
-            self._out.append(WakeAt(self._wake))
+        wake = self._timers.wake()
+        if wake is not None:
+            self._out.append(WakeAt(wake))
         out, self._out = self._out, []
         return out
 

@@ -176,7 +176,7 @@ class Driver(Engine[Event, Effect, Record, float]):
 
     def effects(self) -> Mapping[type, Callable[[Any], None]]:
         return {
-            Append: self._append,
+            Append: self.queue,
             Decide: self._decide,
             Undecide: self._undecide,
             LookUp: self._look_up,
@@ -205,9 +205,6 @@ class Driver(Engine[Event, Effect, Record, float]):
         await asyncio.wait({self._drained, self.failure}, timeout=DRAIN_S, return_when=asyncio.FIRST_COMPLETED)
 
     # Effects.
-
-    def _append(self, effect: Append) -> None:
-        self.queue(effect)
 
     def _decide(self, effect: Decide) -> None:
         self._register.decide(effect, self.feed)

@@ -13,7 +13,6 @@ id).
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Callable
 from typing import Any
@@ -155,14 +154,14 @@ class Coordinator(People, Views):
     def _refusal(self, wanted: Submission) -> Reason | None:
         """Why this submission is not run, whatever is known of its id."""
         limits = self.settings
-        count = sum(branch.length for branch in wanted.branches)
-        size = sum(len(branch.operations) for branch in wanted.branches)
-        unknown = [branch.participant for branch in wanted.branches if branch.participant not in self.lanes]
-        if unknown:
-            names = ", ".join(self.lanes) or "none"
-            return reason(
-                Code.CODE_UNKNOWN_PARTICIPANT, f"no participant {unknown[0]!r} is configured; there are: {names}"
-            )
+        count = size = 0
+        for branch in wanted.branches:
+            if branch.participant not in self.lanes:
+                names = ", ".join(self.lanes) or "none"
+                text = f"no participant {branch.participant!r} is configured; there are: {names}"
+                return reason(Code.CODE_UNKNOWN_PARTICIPANT, text)
+            count += branch.length
+            size += len(branch.operations)
         if wanted.id.startswith(ASSIGNED):
             return reason(
                 Code.CODE_BAD_ID, f"ids that begin with {ASSIGNED!r} are the coordinator's own (rule 11): {wanted.id!r}"
@@ -372,7 +371,7 @@ class Coordinator(People, Views):
             self._alarm(f"rule 6: {participant} voted READ_ONLY for an updating branch of attempt {message.number}")
             part.vote = None
             return
-        self._note(attempt.submission, f"voted {message.vote.name}", participant)
+        self._note(attempt.submission, _VOTED[message.vote], participant)
         if message.rows:
             attempt.rows.append(message.rows)
         attempt.missing -= 1
@@ -514,13 +513,10 @@ class Coordinator(People, Views):
             self._failed(attempt, reason(Code.CODE_LANE_LOST, text, participant=participant))
 
     def _ticked(self, event: Ticked) -> None:
-        self._wake = None
-        while self._due and self._due[0][0] <= self._now.mono:
-            at, due, key = heapq.heappop(self._due)
+        for at, due, key in self._timers.due(self._now.mono):
             if due is Due.ATTEMPT:
-                attempt = self.attempts.get(key)
-                if attempt is not None and attempt.due == at:
-                    self._attempt_due(attempt)
+                if self._may_be_due(at, due, key):
+                    self._attempt_due(self.attempts[key])
             elif due is Due.RETRY:
                 self._retry_due(key)
             elif due is Due.MARK:
@@ -585,6 +581,8 @@ class Coordinator(People, Views):
         self._append(Expired(before, before, self.settings.answers_max), forced=False, counted=False)
         self._later(self.settings.expire_interval_s, Due.EXPIRE, 0)
 
+
+_VOTED = {vote: f"voted {vote.name}" for vote in Vote}
 
 _EVENTS: dict[type, Callable[[Coordinator, Any], None]] = {
     Submitted: Coordinator._submitted,

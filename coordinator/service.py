@@ -103,12 +103,11 @@ def submission_of(request: SubmitRequest) -> Submission:
 def digest_of(branches: Iterable[Branch]) -> bytes:
     """What makes two submissions of one id the same content (rule 11): who does what, in whatever order the branches
     are listed. The timeout and what the client waits for are not content."""
-    digest = blake2b(digest_size=16)
+    content = b""
     for branch in sorted(branches):
-        for part in (branch.participant.encode(), branch.operations):
-            digest.update(len(part).to_bytes(8, "big"))
-            digest.update(part)
-    return digest.digest()
+        name, operations = branch.participant.encode(), branch.operations
+        content += len(name).to_bytes(8, "big") + name + len(operations).to_bytes(8, "big") + operations
+    return blake2b(content, digest_size=16).digest()
 
 
 def _branch_of(branch: types_pb2.Branch) -> Branch:

@@ -29,7 +29,7 @@ class CoordinatorSettings:
     """How many ended outcomes are kept at most; above it the horizon moves forward."""
     expire_interval_s: float = 60.0
     """How often ended outcomes are looked through for what may be dropped."""
-    in_flight_max: int = 10_000
+    in_flight_max: int = 2_000
     """Submissions open at once; one more is REFUSED as overloaded."""
     operations_max: int = 1_000
     """Operations in one transaction."""

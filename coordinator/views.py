@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from coordinator.events import Heuristic
@@ -31,7 +32,8 @@ class Load(NamedTuple):
     refused: int
 
 
-class Done(NamedTuple):
+@dataclass(slots=True)
+class Done:
     """A transaction lately finished, as memory keeps it."""
 
     id: str
@@ -44,10 +46,10 @@ class Done(NamedTuple):
     """Wall seconds; 0 while acknowledgements are missing."""
     steps: list[tuple[float, str, str]]
 
-    def ended(self, at: float) -> Done:
-        """The same with its last acknowledgement in."""
+    def end(self, at: float) -> None:
+        """Its last acknowledgement is in."""
         self.steps.append((at, "everybody has applied", ""))
-        return self._replace(ended_at=at)
+        self.ended_at = at
 
 
 class Views:

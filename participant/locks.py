@@ -29,8 +29,12 @@ class Changes(NamedTuple):
     """What a call set free: branches that now hold all their locks, and branches that never will (already taken
     out)."""
 
-    ready: list[Owner]
-    hopeless: list[tuple[Owner, Hopeless]]
+    ready: Sequence[Owner]
+    hopeless: Sequence[tuple[Owner, Hopeless]]
+
+
+NOTHING = Changes([], [])
+"""What most calls change for others."""
 
 
 class Line:
@@ -126,8 +130,7 @@ class LockTable:
                 why = line.why_hopeless(lock)
                 # Not in the remaining lines yet: leave only those already joined.
                 changes = self._leave(owner, locks[: list(locks).index(lock)], applied=False)
-                changes.hopeless.append((owner, why))
-                return changes
+                return Changes(changes.ready, [*changes.hopeless, (owner, why)])
             if verdict is Verdict.ADMIT:
                 line.hold(owner, lock)
             else:
@@ -135,7 +138,7 @@ class LockTable:
                 missing += 1
         if missing:
             self._missing[owner] = missing
-            return Changes([], [])
+            return NOTHING
         return Changes([owner], [])
 
     def hold(self, owner: Owner, locks: Sequence[Lock], values: Mapping[tuple[LockName, str], int]) -> None:
@@ -146,13 +149,11 @@ class LockTable:
             if line.holders and (lock.mode is not line.mode or lock.mode is Mode.EXCLUSIVE):
                 raise ValueError(f"prepared branches hold {lock.name} in modes that exclude each other")
             line.hold(owner, lock)
-        self._set_bases(locks, values)
+        self._set_bases(values)
 
     def learn(self, owner: Owner, values: Mapping[tuple[LockName, str], int]) -> Changes:
         """The trial of a branch read the values under its increment locks: others may now join it."""
-        if not values:
-            return Changes([], [])
-        self._set_bases(self._locks[owner], values)
+        self._set_bases(values)
         return self._advance([name for name, _ in values if self._lines[name].waiting])
 
     def release(self, owner: Owner, applied: bool) -> Changes:
@@ -186,11 +187,11 @@ class LockTable:
             for owner, lock in line.waiting.items():
                 yield name, lock.mode, False, owner
 
-    def _set_bases(self, locks: Sequence[Lock], values: Mapping[tuple[LockName, str], int]) -> None:
-        for lock in locks:
-            for column, escrow in self._lines[lock.name].columns.items():
-                if escrow.base is None and (lock.name, column) in values:
-                    escrow.base = values[lock.name, column]
+    def _set_bases(self, values: Mapping[tuple[LockName, str], int]) -> None:
+        for (name, column), value in values.items():
+            escrow = self._lines[name].columns.get(column)
+            if escrow is not None and escrow.base is None:
+                escrow.base = value
 
     def _leave(self, owner: Owner, locks: Sequence[Lock], applied: bool) -> Changes:
         del self._locks[owner]
@@ -207,18 +208,21 @@ class LockTable:
 
     def _advance(self, names: list[LockName]) -> Changes:
         """Moves these lines as far as they go; a hopeless branch leaves all its lines, which then move too."""
-        changes = Changes([], [])
+        if not names:
+            return NOTHING
+        ready: list[Owner] = []
+        hopeless: list[tuple[Owner, Hopeless]] = []
         while names:
             name = names.pop(0)
             line = self._lines.get(name)
             if line is None:
                 continue
-            names += self._advance_line(line, changes)
+            names += self._advance_line(line, ready, hopeless)
             if not line.holders and not line.waiting:
                 del self._lines[name]
-        return changes
+        return Changes(ready, hopeless)
 
-    def _advance_line(self, line: Line, changes: Changes) -> list[LockName]:
+    def _advance_line(self, line: Line, ready: list[Owner], hopeless: list[tuple[Owner, Hopeless]]) -> list[LockName]:
         moved: list[LockName] = []
         while line.waiting:
             owner, lock = next(iter(line.waiting.items()))
@@ -226,7 +230,7 @@ class LockTable:
             if verdict is Verdict.WAIT:
                 break
             if verdict is Verdict.HOPELESS:
-                changes.hopeless.append((owner, line.why_hopeless(lock)))
+                hopeless.append((owner, line.why_hopeless(lock)))
                 locks = self._locks.pop(owner)
                 self._missing.pop(owner)
                 for each in locks:
@@ -238,7 +242,7 @@ class LockTable:
             self._missing[owner] -= 1
             if not self._missing[owner]:
                 del self._missing[owner]
-                changes.ready.append(owner)
+                ready.append(owner)
         return moved
 
 

@@ -80,6 +80,7 @@ from troth.messages import (
     Voted,
 )
 from troth.reasons import reason
+from troth.timers import Timers
 from troth.v1.types_pb2 import Code, Reason
 from troth.values import to_value
 from troth.words import Answer, AttemptId, Now, Outcome, Vote
@@ -144,8 +145,7 @@ class Participant(Views):
         self._todo: deque[tuple[Branch, Input, Any]] = deque()
         self._n = 0
         self._flushes: deque[tuple[int, Branch | None, int | None]] = deque()
-        self._due: list[tuple[float, Due, str, int]] = []
-        self._wake: float | None = None
+        self._timers: Timers[Due, AttemptId] = Timers(self._may_be_due)
         self._asks = Asks(self._in_doubt_here)
         self._alarmed: dict[str, None] = {}
         self._now = Now(0.0, 0.0)
@@ -442,29 +442,27 @@ class Participant(Views):
             self._move(branch, Input.TRIED_NO, result.reason)
             return
         branch.rows = result.rows
-        self._changed(
-            self.lock_table.learn(branch.attempt, result.values)
-            if branch.attempt in self.lock_table
-            else Changes([], [])
-        )
+        if result.values and branch.attempt in self.lock_table:
+            self._changed(self.lock_table.learn(branch.attempt, result.values))
         self._move(branch, Input.TRIED_READ_ONLY if branch.read_only else Input.TRIED)
 
     def _ticked(self, event: Ticked) -> None:
-        self._wake = None
-        while self._due and self._due[0][0] <= self._now.mono:
-            _, due, name, number = heapq.heappop(self._due)
-            log = self.logs[name]
+        for at, due, attempt in self._timers.due(self._now.mono):
+            log = self.logs[attempt.log]
             if due is Due.FORGET:
                 self._forget(log)
-                continue
-            branch = log.branches.get(number)
-            if branch is None:
-                continue
-            if due is Due.LOCK and self.lock_table.waits(branch.attempt):
-                self._move(branch, Input.NOT_GRANTED, self._lock_timeout(branch))
-            elif due is Due.INQUIRE and branch.state in IN_DOUBT:
-                self._move(branch, Input.INQUIRE)
-                self._later(self.settings.inquiry_max_s, Due.INQUIRE, branch.attempt)
+            elif self._may_be_due(at, due, attempt):
+                branch = log.branches[attempt.number]
+                if due is Due.LOCK:
+                    self._move(branch, Input.NOT_GRANTED, self._lock_timeout(branch))
+                else:
+                    self._move(branch, Input.INQUIRE)
+                    self._later(self.settings.inquiry_max_s, Due.INQUIRE, attempt)
+
+    def _may_be_due(self, at: float, due: Due, attempt: AttemptId) -> bool:
+        if due is Due.INQUIRE:
+            return self._in_doubt_here(attempt)
+        return due is Due.FORGET or self.lock_table.waits(attempt)
 
     # Moving.
 
@@ -810,12 +808,12 @@ class Participant(Views):
         self._out.append(Alarm(text))
 
     def _later(self, seconds: float, due: Due, attempt: AttemptId) -> None:
-        heapq.heappush(self._due, (self._now.mono + seconds, due, attempt.log, attempt.number))
+        self._timers.set(self._now.mono + seconds, due, attempt)
 
     def _effects(self) -> list[Effect]:
-        if self._due and (self._wake is None or self._due[0][0] < self._wake):
-            self._wake = self._due[0][0]
-            self._out.append(WakeAt(self._wake))
+        wake = self._timers.wake()
+        if wake is not None:
+            self._out.append(WakeAt(wake))
         out, self._out = self._out, []
         return out
 

@@ -298,10 +298,9 @@ def lookups_do_not_convert(catalog: Any, position: int, name: str, key: Any) -> 
 
 
 def want_as_increment(self: planning.Locks, name: Any, mode: Mode) -> None:
-    held = self._modes.setdefault(name, mode)
-    if held is not mode:
-        mixed = {held, mode} == {Mode.SHARED, Mode.INCREMENT}
-        self._modes[name] = Mode.INCREMENT if mixed else Mode.EXCLUSIVE
+    held = self._locks.get(name)
+    if held is None or {held.mode, mode} != {Mode.SHARED, Mode.INCREMENT}:
+        _want(self, name, mode)
 
 
 def only_own_floors(self: Escrow, adds: Any) -> Verdict:
@@ -437,6 +436,7 @@ _voted = Coordinator._voted
 _say_nothing, _peer_asked, _one_phase = Participant._do_say_nothing, Participant._peer_asked, Participant._one_phase
 _participant_lane_opened, _received = Participant._lane_opened, Participant._received
 _target_of, _expire, _prepare = planning.target_of, DecisionLog._expire, SQLiteResource.prepare
+_want = planning.Locks.want
 
 
 def participant_event(kind: type, handler: Any) -> Mutant:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 
 import pytest
@@ -11,6 +12,7 @@ import participant.events as pe
 from coordinator.node import Coordinator
 from coordinator.protocol import State
 from coordinator.settings import CoordinatorSettings
+from coordinator.tables import Attempt, Open
 from participant.asks import ASKS_MAX, Asks
 from participant.protocol import State as BranchState
 from participant.tables import Log
@@ -162,7 +164,7 @@ def test_rule_5_one_timer_reminds_of_an_attempt_however_many_join_it() -> None:
     world.net.clear()
     for _ in range(15):
         world.pass_time(1.0)  # the world counts what is said twice at once
-    assert sum(due[1] == 1 and due[0] > world.mono for due in world.coordinator._due) == 1  # type: ignore[union-attr]
+    assert sum(due[1] == 1 and due[0] > world.mono for due in world.coordinator._timers) == 1  # type: ignore[union-attr]
 
 
 def test_rule_7_what_is_asked_again_and_again_is_one_alarm() -> None:
@@ -273,8 +275,31 @@ def test_the_steps_of_a_transaction_that_is_tried_for_long_are_bounded() -> None
     node = world.coordinator
     assert node is not None
     assert len(node.submissions["pay"].steps) <= 100
-    assert len(node._due) < 200
+    assert len(list(node._timers)) < 200
     assert node.submissions["pay"].attempt is None or node.submissions["pay"].attempt.state is State.PREPARING
+
+
+def test_what_has_ended_is_freed_without_the_collector() -> None:
+    """It looks rarely, and for every transaction there would be a submission and an attempt that name each other."""
+    before = {id(each) for each in gc.get_objects() if isinstance(each, Open | Attempt)}
+    gc.disable()
+    try:
+        world = Manual()
+        for id_ in ("", "pay"):
+            world.submits(*BOTH, id=id_)
+            world.submits(*ALONE, id=id_ and "alone")
+        world.lose_lane("a")
+        world.abort("pay")
+        world.abort("fence")
+        world.heal()
+        assert world.coordinator is not None
+        assert world.coordinator.done
+        assert not world.coordinator.submissions
+        assert not world.coordinator.attempts
+        left = [each for each in gc.get_objects() if isinstance(each, Open | Attempt) and id(each) not in before]
+        assert left == []
+    finally:
+        gc.enable()
 
 
 def test_rule_7_the_union_of_marks_is_below_what_any_of_them_was_below() -> None:

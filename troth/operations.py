@@ -30,8 +30,8 @@ class _Unset:
 
 UNSET: Final = _Unset()
 
-_BYTES_OR_TEXT = (str, bytes, bytearray, memoryview)
-"""Sequences that are one value."""
+_ONE_VALUE = (str, int, float, bytes, bytearray, memoryview)
+"""What is never several values, although some are sequences."""
 
 
 def insert(table: str, key: Key, values: Mapping[str, Scalar] | None = None) -> Operation:
@@ -137,7 +137,7 @@ def sql(
     """A statement of the database's own, at a participant in front of PostgreSQL or MariaDB: `%s` where a parameter
     goes, `%%` for a percent sign. NO when it fails, or touches other than `rows` rows. With `read_only` it may only
     read, and the rows it finds come back with the outcome."""
-    if isinstance(parameters, _BYTES_OR_TEXT):
+    if isinstance(parameters, _ONE_VALUE):
         raise BadInput(f"sql: the parameters are a sequence of values, found {parameters!r}")
     made = Operation()
     made.sql.statement = checked_text(_named(statement, "a statement"), "a statement")
@@ -190,8 +190,10 @@ def key_values(key: Key) -> list[Value]:
     return [to_value(part) for part in _key_parts(key)]
 
 
-def _key_parts(key: Key) -> Sequence[Scalar]:
-    parts: Sequence[Any] = key if isinstance(key, Sequence) and not isinstance(key, _BYTES_OR_TEXT) else (key,)
+def _key_parts(key: Key) -> Sequence[Any]:
+    if isinstance(key, _ONE_VALUE):
+        return (key,)
+    parts: Sequence[Any] = key if isinstance(key, Sequence) else (key,)
     if not parts:
         raise BadInput("a key has at least one value")
     if any(part is None for part in parts):

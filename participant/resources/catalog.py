@@ -48,6 +48,7 @@ class Table:
     """By declared name, in the table's order."""
     key: tuple[Column, ...]
     """The primary key, in its own order."""
+    key_kinds: tuple[Kind, ...]
     uniques: tuple[UniqueIndex, ...]
     foreign_keys: tuple[ForeignKey, ...]
     add_exclusive: bool

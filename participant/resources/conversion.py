@@ -32,6 +32,9 @@ class Kind(Symbol):
     BOOLEAN = "boolean"
 
 
+_INTEGER = Kind.INTEGER  # before Python 3.12 a member is found by a slow path of the metaclass
+
+
 class Unfit(ValueError):
     """The value does not fit the column's type without loss."""
 
@@ -55,9 +58,9 @@ def kind_of(declared: str) -> Kind | None:
 
 def to_sql(value: Value, kind: Kind) -> SqlValue:
     """`value` as a column of `kind` stores it; None for NULL, which any kind takes. Raises Unfit."""
+    if kind is _INTEGER and value.integer:  # not the default, so it is what is set; of 64 bits, as the wire has it
+        return value.integer
     which = value.WhichOneof("kind")
-    if which == "integer" and kind is Kind.INTEGER:
-        return value.integer  # of 64 bits, as the wire has it
     if which is None:
         raise Unfit("no value")
     return None if which == "null" else fit(getattr(value, which), kind)

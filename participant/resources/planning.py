@@ -14,7 +14,6 @@ it inserts, what was there if it updates; only when it names no column of an ind
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -33,6 +32,8 @@ from troth.v1.types_pb2 import Code
 Named = dict[str, SqlValue]
 """Column values by declared name."""
 
+_NUMBERS = (int, float)
+
 
 class Work(NamedTuple):
     """A planned branch: its steps in order, those that change something, and whether the file is written in a trial."""
@@ -43,13 +44,20 @@ class Work(NamedTuple):
     """True when trying it writes nothing: all its changes are escrow adds."""
 
 
+_LOOKS = (Check, Read)
+_LOOKING_CHANGES: frozenset[type] = frozenset({EscrowAdd})
+"""Changes whose trial writes nothing."""
+
+
 class Locks:
     """The locks of one branch as they add up: one name once, in its strongest mode, in the order they were met."""
 
-    __slots__ = ("_locks",)
+    __slots__ = ("_locks", "mixed")
 
     def __init__(self) -> None:
         self._locks: dict[LockName, Lock] = {}
+        self.mixed = False
+        """Whether different modes have met on one name."""
 
     def want(self, name: LockName, mode: Mode) -> None:
         """Two different modes on one name make EXCLUSIVE."""
@@ -57,7 +65,7 @@ class Locks:
         if held is None:
             self._locks[name] = Lock(name, mode)
         elif held.mode is not mode:
-            self._locks[name] = Lock(name, Mode.EXCLUSIVE)
+            self._mix(name)
 
     def want_add(self, name: LockName, add: Add) -> None:
         """An increment lock, with its add behind those before."""
@@ -67,7 +75,11 @@ class Locks:
         elif held.mode is Mode.INCREMENT:
             self._locks[name] = Lock(name, Mode.INCREMENT, (*held.adds, add))
         else:
-            self._locks[name] = Lock(name, Mode.EXCLUSIVE)
+            self._mix(name)
+
+    def _mix(self, name: LockName) -> None:
+        self._locks[name] = Lock(name, Mode.EXCLUSIVE)
+        self.mixed = True
 
     def mode(self, name: LockName) -> Mode:
         return self._locks[name].mode
@@ -76,13 +88,15 @@ class Locks:
         return tuple(self._locks.values())
 
 
-@dataclass(slots=True)
 class _Branch:
     """One call of `plan`."""
 
-    catalog: Catalog
-    locks: Locks
-    steps: list[Step]
+    __slots__ = ("catalog", "locks", "steps")
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self.locks = Locks()
+        self.steps: list[Step] = []
 
 
 def plan(catalog: Catalog, operations: bytes) -> Plan:
@@ -93,14 +107,14 @@ def plan(catalog: Catalog, operations: bytes) -> Plan:
         raise No(reasons.reason(Code.CODE_BAD_REQUEST, "the operations cannot be decoded")) from error
     if not decoded:
         raise No(reasons.reason(Code.CODE_BAD_OPERATION, "a branch needs at least one operation"))
-    locks = Locks()
-    branch = _Branch(catalog, locks, [])
+    branch = _Branch(catalog)
     for operation in decoded:
         _operation(branch, operation)
-    steps = tuple([_settle(step, locks) if type(step) is EscrowAdd else step for step in branch.steps])
-    changes = tuple([step for step in steps if not isinstance(step, Check | Read)])
-    only_looks = all(type(step) is EscrowAdd for step in changes)
-    return Plan(locks.all(), Work(steps, changes, only_looks), not changes)
+    locks, steps = branch.locks, tuple(branch.steps)
+    if locks.mixed:
+        steps = tuple([_settle(step, locks) if type(step) is EscrowAdd else step for step in steps])
+    changes = tuple([step for step in steps if not isinstance(step, _LOOKS)])
+    return Plan(locks.all(), Work(steps, changes, set(map(type, changes)) <= _LOOKING_CHANGES), not changes)
 
 
 def target_of(catalog: Catalog, position: int, name: str, key: Sequence[types_pb2.Value]) -> Target:
@@ -108,22 +122,32 @@ def target_of(catalog: Catalog, position: int, name: str, key: Sequence[types_pb
     table = catalog.table(name)
     if table is None:
         raise _no_table(catalog, position, name, list(key))
-    columns, parts = table.key, []
-    if len(key) != len(columns):
-        names = ", ".join(column.name for column in columns)
+    values, kinds = key[:], table.key_kinds
+    try:
+        parts = tuple(map(to_sql, values, kinds))
+    except Unfit:
+        parts = ()
+    if len(values) != len(kinds) or len(parts) != len(kinds) or None in parts:
+        raise _why_no_key(table, position, key)
+    return Target(position, table, parts, ("row", table.name, *parts))
+
+
+def _why_no_key(table: Table, position: int, key: Sequence[types_pb2.Value]) -> No:
+    """What is wrong with the first value of a key that is none of this table."""
+    if len(key) != len(table.key):
+        names = ", ".join(column.name for column in table.key)
         message = f"the key of {table.name} is ({names}): {len(key)} values were given"
-        raise _bad_key(table, position, key, Code.CODE_BAD_KEY, message)
-    for column, value in zip(columns, key, strict=True):
+        return _bad_key(table, position, key, Code.CODE_BAD_KEY, message)
+    for column, value in zip(table.key, key, strict=True):
         try:
             part = to_sql(value, column.kind)
         except Unfit as error:
             message = f"key column {column.name}: {error}"
-            raise _bad_key(table, position, key, Code.CODE_WRONG_TYPE, message, column.name, found=value) from error
+            return _bad_key(table, position, key, Code.CODE_WRONG_TYPE, message, column.name, found=value)
         if part is None:
             message = f"key column {column.name} may not be NULL"
-            raise _bad_key(table, position, key, Code.CODE_BAD_KEY, message, column.name)
-        parts.append(part)
-    return Target(position, table, tuple(parts), ("row", table.name, *parts))
+            return _bad_key(table, position, key, Code.CODE_BAD_KEY, message, column.name)
+    raise AssertionError(f"nothing is wrong with this key of {table.name}")
 
 
 def _bad_key(
@@ -157,18 +181,18 @@ _ELSEWHERE = {
 
 def _operation(branch: _Branch, operation: types_pb2.Operation) -> None:
     kind = operation.WhichOneof("kind")
-    if kind is None or kind in _ELSEWHERE:
+    plan_kind = _KINDS.get(kind)
+    if plan_kind is None:
         message = _ELSEWHERE[kind] if kind else "the operation says nothing to do"
         raise No(reasons.reason(Code.CODE_BAD_OPERATION, message, operation=operation.position, table=operation.table))
-    target = target_of(branch.catalog, operation.position, operation.table, operation.key)
-    _KINDS[kind](branch, target, operation)
+    plan_kind(branch, target_of(branch.catalog, operation.position, operation.table, operation.key), operation)
 
 
 def _insert(branch: _Branch, target: Target, operation: types_pb2.Operation) -> None:
     named = _named(target, operation.insert.values)
     branch.locks.want(target.name, Mode.EXCLUSIVE)
     table, columns = target.table, {**_key_named(target), **named}
-    complete = {**_defaults(table), **columns}
+    complete = {**_defaults(table), **columns} if table.uniques or table.foreign_keys else columns
     for index in table.uniques:
         _lock_unique(branch, index.name, [complete[name] for name in index.columns])
     parents = [_lock_parent(branch, target, key, complete) for key in table.foreign_keys]
@@ -199,7 +223,7 @@ def _upsert(branch: _Branch, target: Target, operation: types_pb2.Operation) -> 
     named = _named(target, operation.upsert.values)
     branch.locks.want(target.name, Mode.EXCLUSIVE)
     table, columns = target.table, {**_key_named(target), **named}
-    complete = {**_defaults(table), **columns}
+    complete = {**_defaults(table), **columns} if table.uniques or table.foreign_keys else columns
     for index in table.uniques:
         names_some = bool(named.keys() & set(index.columns))
         _lock_known_part(branch, index.name, index.columns, columns if names_some else complete)
@@ -221,8 +245,7 @@ def _write(
     values: Named,
     parents: list[tuple[ForeignKey, Target] | None],
 ) -> Write:
-    shown = tuple((target.table.columns[name], raw) for name, raw in values.items())
-    return Write(target, sql, parameters, counts, shown, tuple(parent for parent in parents if parent))
+    return Write(target, sql, parameters, counts, values, tuple([parent for parent in parents if parent]))
 
 
 def _delete(branch: _Branch, target: Target, operation: types_pb2.Operation) -> None:
@@ -236,16 +259,20 @@ def _add(branch: _Branch, target: Target, operation: types_pb2.Operation) -> Non
     rule = _rule_of(target.table, column.name)
     if rule.code is not None:
         raise target.no(rule.code, rule.why, column.name)
-    by = _number(target, column, add.by)
-    low, high = _bounds(target, column, add)
+    by, low, high = _number(target, column, add.by), rule.low, rule.high
+    if add.HasField("min"):
+        low = max(low, _number(target, column, add.min))
+    if add.HasField("max"):
+        high = min(high, _number(target, column, add.max))
     for index in rule.indexes:
         branch.locks.want(index, Mode.EXCLUSIVE)
     if rule.exclusive:
         branch.locks.want(target.name, Mode.EXCLUSIVE)
         branch.steps.append(ExclusiveAdd(target, column, by, low, high))
     else:
-        branch.locks.want_add(target.name, Add(column.name, int(by), int(low), int(high), target.position))
-        branch.steps.append(EscrowAdd(target, column, int(by), int(low), int(high)))
+        by, low, high = int(by), int(low), int(high)
+        branch.locks.want_add(target.name, Add(column.name, by, low, high, target.position))
+        branch.steps.append(EscrowAdd(target, column, by, low, high))
 
 
 class _AddRule(NamedTuple):
@@ -258,6 +285,9 @@ class _AddRule(NamedTuple):
     """Unique indexes that it changes, by a value that is not known before."""
     exclusive: bool
     """Whether it needs the row for itself."""
+    low: int | float
+    """The bounds of the column, or of its type."""
+    high: int | float
 
 
 @lru_cache(sql_of.SHAPES_MAX)
@@ -265,11 +295,14 @@ def _rule_of(table: Table, name: str) -> _AddRule:
     column = table.columns[name]
     if table.is_key(name) or any(name in key.columns for key in table.foreign_keys):
         why = f"column {name} is part of a key: add cannot change it"
-        return _AddRule(Code.CODE_BAD_OPERATION, why, (), True)
+        return _AddRule(Code.CODE_BAD_OPERATION, why, (), True, 0, 0)
     if column.kind not in (Kind.INTEGER, Kind.REAL):
-        return _AddRule(Code.CODE_WRONG_TYPE, f"column {name} is {column.kind.value}: not to be added to", (), True)
+        why = f"column {name} is {column.kind.value}: not to be added to"
+        return _AddRule(Code.CODE_WRONG_TYPE, why, (), True, 0, 0)
     indexes = tuple(("index", index.name) for index in table.uniques if name in index.columns)
-    return _AddRule(None, "", indexes, column.kind is Kind.REAL or bool(indexes) or table.add_exclusive)
+    if column.kind is Kind.REAL:
+        return _AddRule(None, "", indexes, True, -sql_of.ADD_REAL_MAX, sql_of.ADD_REAL_MAX)
+    return _AddRule(None, "", indexes, bool(indexes) or table.add_exclusive, column.low, column.high)
 
 
 def _settle(add: EscrowAdd, locks: Locks) -> Step:
@@ -277,22 +310,9 @@ def _settle(add: EscrowAdd, locks: Locks) -> Step:
     return add if locks.mode(add.target.name) is Mode.INCREMENT else ExclusiveAdd(*add)
 
 
-def _bounds(target: Target, column: Column, add: types_pb2.Add) -> tuple[int | float, int | float]:
-    """The tightest of the operation's, the column's and the type's."""
-    low: int | float = column.low
-    high: int | float = column.high
-    if column.kind is Kind.REAL:
-        low, high = -sql_of.ADD_REAL_MAX, sql_of.ADD_REAL_MAX
-    if add.HasField("min"):
-        low = max(low, _number(target, column, add.min))
-    if add.HasField("max"):
-        high = min(high, _number(target, column, add.max))
-    return low, high
-
-
 def _number(target: Target, column: Column, value: types_pb2.Value) -> int | float:
     number = _fitted(target, column, value)
-    if not isinstance(number, int | float):
+    if not isinstance(number, _NUMBERS):
         raise target.no(Code.CODE_WRONG_TYPE, f"column {column.name}: a number is needed", column.name)
     return number
 
@@ -319,11 +339,11 @@ def _check(branch: _Branch, target: Target, operation: types_pb2.Operation) -> N
     branch.steps.append(Check(target, column, sign, _fitted(target, column, value)))
 
 
-def _named(target: Target, values: Iterable[types_pb2.Column]) -> Named:
+def _named(target: Target, values: Sequence[types_pb2.Column]) -> Named:
     """The columns named by an operation, converted, without those of the key, which must agree."""
     named: Named = {}
     key = _key_named(target)
-    for each in values:
+    for each in values[:]:
         column = _column(target, each.name)
         if column.name in named:
             raise target.no(Code.CODE_BAD_OPERATION, f"column {column.name} is named twice", column.name)
@@ -399,7 +419,7 @@ def _lock_parent(
     return key, Target(target.position, parent, parts, name)
 
 
-_KINDS: Mapping[str, Callable[[_Branch, Target, types_pb2.Operation], None]] = {
+_KINDS: Mapping[str | None, Callable[[_Branch, Target, types_pb2.Operation], None]] = {
     "insert": _insert,
     "update": _update,
     "upsert": _upsert,

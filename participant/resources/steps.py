@@ -8,7 +8,9 @@ stops the process (DESIGN section 4).
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 from participant.resources import INTEGER_MAX, INTEGER_MIN, ROWS_BYTES_MAX, LockName, No
@@ -106,7 +108,8 @@ class Write(NamedTuple):
     parameters: tuple[SqlValue, ...]
     counts: tuple[int, ...]
     """The row counts that are right: 1, and 0 too for an upsert that has nothing to change."""
-    values: tuple[tuple[Column, SqlValue], ...] = ()
+    values: Mapping[str, SqlValue] = MappingProxyType({})
+    """Columns that it sets, by declared name."""
     parents: tuple[tuple[ForeignKey, Target], ...] = ()
     """The parent rows that its foreign keys name, to say which is missing."""
 
@@ -313,13 +316,13 @@ def _denied(cursor: sqlite3.Cursor, error: sqlite3.IntegrityError, write: Write)
 
 
 def _not_unique(write: Write, error: sqlite3.IntegrityError) -> No:
-    table, values = write.target.table, {column.name: (column, raw) for column, raw in write.values}
+    table, values = write.target.table, write.values
     for index in table.uniques:
         if str(error).endswith(": " + ", ".join(f"{table.name}.{name}" for name in index.columns)):
             found = None
             if len(index.columns) == 1 and index.columns[0] in values:
-                column, raw = values[index.columns[0]]
-                found = to_value(raw, column.kind)
+                column = table.columns[index.columns[0]]
+                found = to_value(values[column.name], column.kind)
             names = ", ".join(index.columns)
             message = f"another row of {table.name} holds the value of {names}"
             return write.target.no(Code.CODE_UNIQUE, message, names, found=found)
@@ -336,7 +339,8 @@ def _no_parent(write: Write, cursor: sqlite3.Cursor) -> No:
 
 
 def _out_of_bounds(write: Write) -> No | None:
-    for column, raw in write.values:
+    for name, raw in write.values.items():
+        column = write.target.table.columns[name]
         if isinstance(raw, int) and not column.low <= raw <= column.high:
             return _outside(write.target, column, raw, raw, column.low, column.high)
     return None
