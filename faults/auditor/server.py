@@ -188,5 +188,5 @@ def check_kind(kind: str, dsn: str) -> None:
     """Raises Unreadable for a DSN whose scheme is another server's."""
     scheme, is_url, _ = dsn.partition("://")
     named = {"postgres": "postgresql", "mysql": "mariadb"}.get(scheme, scheme)
-    if is_url and named in KINDS and named != kind:
+    if is_url and named != kind:
         raise Unreadable(f"they are at {kind}, and the DSN given is of {named}")
