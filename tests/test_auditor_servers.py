@@ -42,11 +42,13 @@ class Kind(NamedTuple):
     single: str
     goods: str
     """Another name of the table."""
+    no: str | int
+    """False, as its BOOLEAN takes it."""
 
 
 KINDS = {
-    "postgresql": Kind("TIMESTAMPTZ", "REAL", "public.GOODS"),
-    "mariadb": Kind("TIMESTAMP NULL", "FLOAT", "goods"),
+    "postgresql": Kind("TIMESTAMPTZ", "REAL", "public.GOODS", "false"),
+    "mariadb": Kind("TIMESTAMP NULL", "FLOAT", "goods", 0),
 }
 THING = "0b0e6b3a-0d05-4a5f-9d0e-0123456789ab"
 
@@ -99,7 +101,7 @@ def run(database: Database, folder: Path) -> Ran:
         assert submit(cluster, move("order-2", 1000)).outcome is Outcome.ABORTED
         alone = Transaction().at("p2").add("accounts", "bob", "balance", 1)
         assert submit(cluster, alone, assigned=True).outcome is Outcome.COMMITTED
-        goods = {"price": "12.5", "made": "2026-01-02T03:04:05+02:00", "sold": False, "weight": 1.5}
+        goods = {"price": "12.5", "made": "2026-01-02T03:04:05+02:00", "sold": kind.no, "weight": 1.5}
         committed(cluster, Transaction("goods").at("p2").insert(kind.goods, THING.upper(), goods))
         committed(cluster, Transaction("dearer").at("p2").add("goods", THING, "price", 0.1))
         made = Transaction("notes").at("p2").insert("notes", 1, {"words": "a"})
