@@ -325,8 +325,7 @@ def test_a_branch_that_a_person_committed_at_the_server_and_that_is_aborted_is_t
     assert rows(ran.audit()).startswith("all agree")
     cluster.start(COORDINATOR, "p1", "p2")
     cluster.wait_lanes()
-    cluster.wait_settled()
-    wait_ended(cluster)
+    eventually(lambda: cluster.rows("p2", "SELECT count(*) FROM troth_prepared") == [(0,)], "all is written down")
     cluster.stop(COORDINATOR, "p1", "p2")
     assert ran.found() == [(1, "rule 12", "torn-by-hand")]
     assert rows(ran.audit()).startswith("all agree with the history, kept from its first day: 2 known by it")

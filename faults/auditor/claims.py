@@ -242,23 +242,18 @@ class Participant:
 
 
 def unrecorded(log: Participant) -> Iterator[tuple[AttemptId, bytes]]:
-    """What the server has committed and the vote log has not written down yet, with its operations, in an order in
-    which it can have been committed: what was prepared holds its locks until it is written down."""
+    """What the server has committed and the history has not yet, with its operations, in the server's order."""
     if log.copied is None:
         return
     numbers, execute = {identity: log for log, identity in log.logs.items()}, log.file.connection.execute
-    alone = []
-    for identity, number, committed, operations in log.copied.held():
-        if not committed:
-            continue
+    for identity, number, operations in log.copied.committed():
         key = numbers.get(identity), number
         prepared = execute("SELECT operations FROM troth_prepared WHERE log = ? AND number = ?", key).fetchone()
         if prepared is not None:
             if not _has(log, "troth_history", key):
                 yield AttemptId(identity, number), prepared[0]
         elif operations and not (log.below(identity, number) or any(_has(log, table, key) for table in _ENDED)):
-            alone.append((AttemptId(identity, number), operations))
-    yield from alone
+            yield AttemptId(identity, number), operations
 
 
 def _has(log: Participant, table: str, key: tuple[int | None, int]) -> bool:

@@ -144,7 +144,7 @@ class _Snapshot(Snapshot):
             yield branch, f"{name}:{number}", None
 
     def committed(self, namespace: str) -> Iterator[tuple[str, int, bytes | None]]:
-        query = "SELECT log, number, operations FROM troth_finished WHERE identity = %s"
+        query = "SELECT log, number, operations FROM troth_finished WHERE identity = %s ORDER BY position"
         for log, number, operations in self._each(query, namespace):
             yield _text(log), int(number), operations
 

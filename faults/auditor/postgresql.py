@@ -107,7 +107,7 @@ class _Snapshot(Snapshot):
             yield _branch(str(gid)), str(gid), float(str(age_s))
 
     def committed(self, namespace: str) -> Iterator[tuple[str, int, bytes | None]]:
-        query = "SELECT log, number, operations FROM troth_finished WHERE identity = %s"
+        query = "SELECT log, number, operations FROM troth_finished WHERE identity = %s ORDER BY position"
         with self._connection.cursor("troth_finished") as cursor:
             cursor.itersize = _ROWS_AT_ONCE
             for log, number, operations in cursor.execute(query, (namespace,)):

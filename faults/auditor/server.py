@@ -23,8 +23,8 @@ AT_WORK_WITHIN_S = 5.0
 """How long sessions of a participant that was stopped, or killed, may take to be gone."""
 
 _HELD = """
-CREATE TABLE troth_held (log TEXT NOT NULL, number INTEGER NOT NULL, committed INTEGER NOT NULL, operations BLOB,
-                         PRIMARY KEY (log, number)) WITHOUT ROWID
+CREATE TABLE troth_held (position INTEGER PRIMARY KEY, log TEXT NOT NULL, number INTEGER NOT NULL,
+                         committed INTEGER NOT NULL, operations BLOB, UNIQUE (log, number))
 """
 
 
@@ -102,7 +102,8 @@ class Snapshot(ABC):
 
     @abstractmethod
     def committed(self, namespace: str) -> Iterator[tuple[str, int, bytes | None]]:
-        """What the namespace remembers as committed: log, number, and its operations if it was one-phase."""
+        """What the namespace remembers as committed: log, number, and its operations if it was one-phase; of two that
+        changed one row the first before the second."""
 
     @abstractmethod
     def tables(self, names: Collection[str]) -> Iterator[Table]:
@@ -131,8 +132,14 @@ class Copied:
 
     def held(self) -> Iterator[tuple[str, int, bool, bytes | None]]:
         """Log, number, whether committed, and the operations of what was committed in one step; in order."""
-        rows = self.connection.execute("SELECT * FROM troth_held ORDER BY log, number")
+        rows = self.connection.execute("SELECT log, number, committed, operations FROM troth_held ORDER BY log, number")
         return ((log, number, bool(committed), operations) for log, number, committed, operations in rows)
+
+    def committed(self) -> Iterator[tuple[str, int, bytes | None]]:
+        """Log, number and operations of what is committed, in the server's order."""
+        return self.connection.execute(
+            "SELECT log, number, operations FROM troth_held WHERE committed ORDER BY position"
+        )
 
     def count(self) -> str:
         """How much of it, for people."""
@@ -147,12 +154,12 @@ def copy(kind: str, snapshot: Snapshot, namespace: str, tables: Collection[str],
         copied.connection.execute("BEGIN")
         copied.connection.execute(_HELD)
         committed = ((log, number, 1, operations) for log, number, operations in snapshot.committed(namespace))
-        copied.connection.executemany("INSERT INTO troth_held VALUES (?, ?, ?, ?)", committed)
+        copied.connection.executemany("INSERT INTO troth_held VALUES (NULL, ?, ?, ?, ?)", committed)
         for branch, name, age_s in snapshot.prepared():
             if branch is None or branch.namespace != namespace:
                 copied.strays.append(Stray(name, age_s))
             else:  # it was looked at before the snapshot, so one that has ended since is committed above
-                held = "INSERT OR IGNORE INTO troth_held VALUES (?, ?, 0, NULL)"
+                held = "INSERT OR IGNORE INTO troth_held VALUES (NULL, ?, ?, 0, NULL)"
                 copied.connection.execute(held, (branch.log, branch.number))
         for table in snapshot.tables(tables):
             _copy(copied, table, snapshot.rows(table) if not table.why_not else ())
