@@ -9,7 +9,7 @@ from pathlib import Path
 from faults.auditor.claims import Participant, tables_named
 from faults.auditor.files import Unreadable
 from faults.auditor.findings import Audit, Finding
-from faults.auditor.server import KINDS, Copied, check_kind, copy
+from faults.auditor.server import KINDS, Copied, check_kind, copy, shown
 
 
 def look(result: Audit, logs: Sequence[Participant], databases: Mapping[str, str], scratch: Path) -> None:
@@ -46,13 +46,14 @@ def _copied(log: Participant, dsn: str, scratch: Path) -> Copied:
     with dialect.opened(dsn, namespace) as snapshot:
         if snapshot.place != meta.get("place"):
             raise Unreadable(
-                f"{log.file} goes with those in {log.kind} {meta.get('place')}, and the DSN names {snapshot.place}"
+                f"{log.file} goes with those in {log.kind} {shown(str(meta.get('place')))}, and the DSN names "
+                f"{shown(snapshot.place)}"
             )
         return copy(log.kind, snapshot, namespace, tables_named(log), scratch / f"server-{log.index}.db")
 
 
 def _not_looked_at(result: Audit, log: Participant) -> None:
-    name, place = log.file.name, log.file.meta.get("place", "no database yet")
+    name, place = log.file.name, shown(str(log.file.meta.get("place", "no database yet")))
     text = (
         f"the data of {name} are at {log.kind} ({place}), which was not looked at: whether it holds what {log.file} "
         f"says is not known (--database {name}=DSN)"

@@ -28,6 +28,12 @@ _AT_WORK = f"""
 WITH RECURSIVE slots(slot) AS (SELECT 0 UNION ALL SELECT slot + 1 FROM slots WHERE slot < {_SLOTS_MAX})
 SELECT IS_USED_LOCK(IF(slot, CONCAT(%s, ':', slot), %s)) AS id FROM slots HAVING id IS NOT NULL
 """
+_PLACE = """
+SELECT coalesce((SELECT table_comment FROM information_schema.tables
+                 WHERE table_schema = DATABASE() AND table_name = 'troth_finished'), ''), DATABASE(), @@read_only
+"""
+_COMMENT = "what Troth has committed here: "
+"""How the comment begins that names the database."""
 _TABLES = """
 SELECT t.table_name,
        (SELECT GROUP_CONCAT(column_name ORDER BY seq_in_index SEPARATOR '\\n') FROM information_schema.statistics s
@@ -100,9 +106,8 @@ class _Snapshot(Snapshot):
     def __init__(self, connection: pymysql.Connection[Any], namespace: str) -> None:
         self._connection = connection
         self._all("SET SESSION time_zone = '+00:00'")
-        ((self.place, self.schema, read_only),) = self._all(
-            "SELECT CONCAT(@@server_uid, '/', DATABASE()), DATABASE(), @@read_only"
-        )
+        ((comment, self.schema, read_only),) = self._all(_PLACE)
+        self.place = comment if comment.startswith(_COMMENT) else self.schema
         if read_only:
             raise Unreadable("MariaDB is read_only, as a replica is, which may be behind: name its primary")
         digest = blake2b(self.schema.encode(), digest_size=4).hexdigest()

@@ -128,7 +128,7 @@ class Copied:
         self.connection.execute("PRAGMA synchronous = OFF")
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.place}"
+        return f"{self.kind} {shown(self.place)}"
 
     def held(self) -> Iterator[tuple[str, int, bool, bytes | None]]:
         """Log, number, whether committed, and the operations of what was committed in one step; in order."""
@@ -189,6 +189,11 @@ def _definition(column: Column) -> str:
 
 def _same(raw: SqlValue) -> SqlValue:
     return raw
+
+
+def shown(place: str) -> str:
+    """The name of a database without what it says of itself before that."""
+    return place.rpartition(": ")[2]
 
 
 def check_kind(kind: str, dsn: str) -> None:

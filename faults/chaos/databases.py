@@ -80,7 +80,11 @@ class Servers:
 def make_tables(kind: str, dsn: str) -> None:
     """Makes the tables of the workloads in an empty database. Raises click.ClickException."""
     try:
-        with closing(_connected(kind, dsn)) as connection, closing(connection.cursor()) as cursor:
+        connect, driver_error = _driver(kind)
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{kind} needs {error.name}: pip install 'troth[{kind}]'") from error
+    try:
+        with closing(connect(dsn)) as connection, closing(connection.cursor()) as cursor:
             schema = "current_schema()" if kind == PostgreSQL.name else "database()"
             cursor.execute(f"SELECT table_name FROM information_schema.tables WHERE table_schema = {schema}")
             if found := sorted(name for (name,) in cursor.fetchall()):
@@ -90,21 +94,18 @@ def make_tables(kind: str, dsn: str) -> None:
             for statement in SERVER_SCHEMAS[kind]:
                 cursor.execute(statement)
             connection.commit()
-    except ModuleNotFoundError as error:
-        raise click.ClickException(f"{kind} needs {error.name}: pip install 'troth[{kind}]'") from error
-    except (OSError, ValueError) as error:
-        raise click.ClickException(f"{kind}: {error}") from error
+    except (driver_error, OSError, ValueError) as error:
+        raise click.ClickException(f"{kind}: {' '.join(str(error).split())}") from error
 
 
-def _connected(kind: str, dsn: str) -> Any:
-    """Of the driver, whose errors become OSError or ValueError."""
+def _driver(kind: str) -> tuple[Callable[[str], Any], type[Exception]]:
+    """How a DSN is connected to, and what the driver raises. Raises ModuleNotFoundError."""
     if kind == PostgreSQL.name:
         import psycopg
 
-        try:
-            return psycopg.connect(dsn)
-        except psycopg.Error as error:
-            raise OSError(" ".join(str(error).split())) from error
+        return psycopg.connect, psycopg.Error
+    import pymysql
+
     from faults.auditor import mariadb
 
-    return mariadb.connected(dsn)
+    return mariadb.connected, pymysql.Error
