@@ -21,6 +21,9 @@ def look(result: Audit, logs: Sequence[Participant], databases: Mapping[str, str
     for log in logs:
         if not log.kind:
             continue
+        if "place" not in log.file.meta:
+            result.notes.append(f"{log.file} has never had its data at {log.kind} open")
+            continue
         try:
             if log.file.name in databases:
                 log.copied = _copied(log, databases[log.file.name], scratch)
@@ -36,6 +39,8 @@ def _copied(log: Participant, dsn: str, scratch: Path) -> Copied:
     if log.kind not in KINDS:
         raise Unreadable(f"they are at {log.kind}, which this Troth does not know")
     check_kind(log.kind, dsn)
+    if "namespace" not in meta:
+        raise Unreadable(f"{log.file} does not say under which name they are known at {log.kind}")
     namespace = str(meta["namespace"])
     try:
         dialect = importlib.import_module(f"faults.auditor.{log.kind}")
@@ -44,16 +49,14 @@ def _copied(log: Participant, dsn: str, scratch: Path) -> Copied:
             f"they are at {log.kind}, and {error.name} is missing: pip install 'troth[{log.kind}]'"
         ) from error
     with dialect.opened(dsn, namespace) as snapshot:
-        if snapshot.place != meta.get("place"):
-            raise Unreadable(
-                f"{log.file} goes with those in {log.kind} {shown(str(meta.get('place')))}, and the DSN names "
-                f"{shown(snapshot.place)}"
-            )
+        if snapshot.place != meta["place"]:
+            kept, found = shown(str(meta["place"])), shown(snapshot.place)
+            raise Unreadable(f"{log.file} goes with those in {log.kind} {kept}, and the DSN names {found}")
         return copy(log.kind, snapshot, namespace, tables_named(log), scratch / f"server-{log.index}.db")
 
 
 def _not_looked_at(result: Audit, log: Participant) -> None:
-    name, place = log.file.name, shown(str(log.file.meta.get("place", "no database yet")))
+    name, place = log.file.name, shown(str(log.file.meta["place"]))
     text = (
         f"the data of {name} are at {log.kind} ({place}), which was not looked at: whether it holds what {log.file} "
         f"says is not known (--database {name}=DSN)"
