@@ -7,21 +7,25 @@ import json
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from faults.chaos import own
+from faults.chaos.databases import Place
+from faults.chaos.files import audited
 from faults.chaos.report import EXIT_CLEAN, EXIT_IN_DOUBT, EXIT_LOST, Report
 from faults.chaos.run import Plan, Run
 from faults.chaos.schedule import Kind
 from faults.chaos.tables import ACCOUNTS, LISTS, TRANSFERS
+from faults.servers import Database
 from tests.cluster import COORDINATOR, eventually
 from tests.moves import NewCluster
 from tests.supervised import supervised
 from troth.cli.supervisor import Spec
+from troth.cli.up import Wanted, choose_participants
 from troth.process import EXIT_LOG_FAILED
 from troth.words import Outcome
 
@@ -83,16 +87,18 @@ def test_folders_that_cannot_be_made_are_told_before_the_load(tmp_path: Path) ->
 # Behind its back.
 
 
-def tampered(folder: Path, tamper: Callable[[Run], None]) -> Report:
+def tampered(folder: Path, tamper: Callable[[Run], None], wanted: Sequence[Wanted] = ()) -> Report:
     """What is reported of a short quiet run after `tamper` changed a file while nothing ran on it."""
+
+    wanted = wanted or choose_participants(folder, 2, ())
 
     async def main() -> Report:
         plan = Plan(seed=1, duration_s=1.5, in_flight=8, every_s=1.0, kinds=[], settle_s=30.0)
-        async with own.running(folder, 2) as target:
+        async with own.running(folder, wanted) as target:
             run = Run(plan, list(target.participants))
             await run.storm(target)
         tamper(run)
-        async with own.running(folder, 2) as target:
+        async with own.running(folder, wanted) as target:
             await run.check(target)
         return Report.of(run, {}, None, [])
 
@@ -127,6 +133,55 @@ def test_what_was_changed_behind_its_back_is_told(tmp_path: Path) -> None:
     assert report.exit_code == EXIT_LOST
     assert "SOMETHING IS WRONG" in report.lines()[0]
     assert {finding.kind for finding in report.findings} == {"torn", "wrong balance", "money", "foreign value"}
+
+
+# Participants at servers.
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.needs_postgresql
+def test_a_server_that_is_killed_loses_nothing(tmp_path: Path) -> None:
+    ran = chaos(
+        *("--for", "15s", "--seed", "2", "--every", "1s", "--in-flight", "16", "--data", str(tmp_path / "data")),
+        *("--servers", "postgresql", "--participants", "2", "--fault", "server", "--fault", "cut"),
+    )
+    assert ran.returncode == EXIT_CLEAN, ran.stdout + ran.stderr
+    found = json.loads((tmp_path / "data" / "report" / "report.json").read_text())
+    assert found["faults_by_kind"][Kind.SERVER.value] >= 1
+    assert "3 files and 1 databases at rest" in ran.stdout
+
+
+@pytest.mark.timeout(120)
+def test_a_database_of_ones_own_is_used_checked_and_left(postgresql_database: Database, tmp_path: Path) -> None:
+    """What is changed there behind its back is told, by its rows and by the auditor."""
+    database = postgresql_database
+    wanted = choose_participants(tmp_path, None, ["p1=sqlite", f"p2=postgresql:{database.dsn}"])
+
+    def tamper(run: Run) -> None:
+        id, _ = some_transfer(run)
+        database.execute(f"DELETE FROM {TRANSFERS} WHERE id = '{id}'")
+
+    report = tampered(tmp_path / "data", tamper, wanted)
+    assert {finding.kind for finding in report.findings} == {"torn"}
+    check, doubts = audited(sorted((tmp_path / "data").glob("*.db")), {"p2": Place("postgresql", database.dsn)})
+    assert (check.findings, len(doubts)) == ([], 1)
+    assert "is gone; its history leaves it there" in doubts[0]
+    again = chaos("--for", "1s", "--participant", f"p1=postgresql:{database.dsn}", "--data", str(tmp_path / "again"))
+    assert again.returncode == 1
+    assert "the postgresql database has tables (chaos_accounts" in again.stderr
+
+
+def test_servers_are_of_a_cluster_of_its_own(tmp_path: Path) -> None:
+    for arguments, told in (
+        (["--servers", "postgresql", "--participant", "p1=sqlite"], "give one"),
+        (["--servers", "oracle"], "there is no server 'oracle'"),
+        (["--servers", "mariadb", "--coordinator", "127.0.0.1:1"], "of a cluster of its own"),
+        (["--participant", "p1=postgresql"], "NAME=KIND:DSN"),
+        (["--participant", "p1=sqlite", "--participants", "2"], "give one of them"),
+    ):
+        ran = chaos("--for", "1s", "--data", str(tmp_path / "data"), *arguments)
+        assert (ran.returncode, told in ran.stderr) == (2, True), ran.stderr
+        assert list(tmp_path.iterdir()) == []
 
 
 # Ends that no fault explains.

@@ -15,7 +15,7 @@ from troth import Result
 from troth.words import Outcome
 
 NAMES = ["coordinator", "p1", "p2", "p3"]
-FIELD = Field(NAMES, [("a>b",), ("a>c",), ("a>b", "c>a")], NAMES)
+FIELD = Field(NAMES, [("a>b",), ("a>c",), ("a>b", "c>a")], NAMES, ["postgresql", "mariadb"])
 
 
 def made(seed: int, duration_s: float = 600.0, field: Field = FIELD) -> list[Fault]:
@@ -56,6 +56,12 @@ def test_what_cannot_be_broken_is_not() -> None:
     assert {fault.kind for fault in faults} == {Kind.KILL, Kind.KILL_SEVERAL, Kind.STOP}
     assert {fault.targets for fault in faults} == {("p1",)}
     assert made(1, field=Field()) == []
+
+
+def test_without_servers_a_seed_makes_what_it_made_before_there_were_any() -> None:
+    field = FIELD._replace(servers=[])
+    others = [kind for kind in Kind if kind is not Kind.SERVER]
+    assert made(1, field=field) == schedule(1, 600.0, field, others, every_s=3.0)
 
 
 def test_one_way_is_of_one_link() -> None:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
+import asyncmy
 import pytest
 
 from faults.conformance.outside import FIRST, NAMESPACE, on_a_loop
 from faults.servers import Database, MariaDB
 from participant.resources import No
 from participant.resources.mariadb import MariaDBResource, opening
-from participant.resources.mariadb.session import Address, NoAddress, Result, Session, Unit
+from participant.resources.mariadb.session import Address, Lost, NoAddress, Result, Session, Unit
 from participant.resources.outside import ResourceRefused
 from tests.mariadb_tools import MariaDBSubject
 from tests.sqlite_tools import encode, insert, read
@@ -41,6 +42,19 @@ async def refusal(dsn: str) -> str:
     with pytest.raises(ResourceRefused) as caught:
         await resource.open(NAMESPACE)
     return str(caught.value)
+
+
+def test_whatever_the_driver_raises_when_a_connection_breaks_while_it_is_made_is_a_lost_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As asyncmy under uvloop: RuntimeError, no error of its own. It ended a participant that was to roll back."""
+
+    async def connect(**_: Any) -> None:
+        raise RuntimeError("Transport does not expose socket instance")
+
+    monkeypatch.setattr(asyncmy, "connect", connect)
+    with pytest.raises(Lost, match="does not expose"):
+        asyncio.run(Session.connect(Address.of("mariadb://u@127.0.0.1/d")))
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import heapq
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
+from faults.auditor import databases as at_servers
 from faults.auditor import files as at_rest
 from faults.auditor import sets
 from faults.auditor.case import Case, Logs
@@ -40,8 +41,14 @@ class Verdict(NamedTuple):
     """Each file that says something, and what."""
 
 
-def audit(paths: Sequence[Path], *, each: Callable[[Verdict], None] | None = None) -> Audit:
+def audit(
+    paths: Sequence[Path],
+    *,
+    databases: Mapping[str, str] | None = None,
+    each: Callable[[Verdict], None] | None = None,
+) -> Audit:
     """Audits files of Troth at rest: a path is a .db file or a folder of them, of any subset of the processes.
+    `databases` has the DSNs of servers that have participants' data, by participant.
 
     The files are not changed; those that have a write-ahead log are copied to a temporary folder. `each` is called with
     every attempt in order. What cannot be read is in `Audit.unreadable`; nothing is raised for it."""
@@ -52,6 +59,7 @@ def audit(paths: Sequence[Path], *, each: Callable[[Verdict], None] | None = Non
         coordinators = [log for log in logs if isinstance(log, Coordinator)]
         participants = [log for log in logs if isinstance(log, Participant)]
         sets.compare(result, coordinators, participants)
+        at_servers.look(result, participants, databases or {}, scratch)
         for case in _cases(Logs(coordinators, participants)):
             outcome = _judge(result, case)
             if each is not None:
@@ -153,5 +161,7 @@ def _report(result: Audit, log: Coordinator | Participant, scratch: Path) -> Fil
     counts = [f"{count(connection, f'troth_{table}')} {table}" for table in ("prepared", "finished")]
     counts.append(f"{count(connection, 'troth_heuristic')} resolved by hand")
     counts.append(f"{log.history_length} in the history" if log.history_length else "no history")
+    if log.copied is not None:
+        counts.append(f"at {log.copied}: {log.copied.count()}")
     rows = check_rows(result, log, scratch)
     return FileReport(str(file.path), file.role, file.name, file.identity, ", ".join(counts), rows)

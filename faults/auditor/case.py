@@ -15,6 +15,7 @@ from faults.auditor.claims import (
     Coordinator,
     Decision,
     Finished,
+    Held,
     Participant,
     Prepared,
 )
@@ -47,7 +48,7 @@ class Logs:
 class Trace:
     """What one participant's file holds of an attempt."""
 
-    __slots__ = ("applied", "by_hand", "finished", "log", "prepared", "readable")
+    __slots__ = ("applied", "by_hand", "finished", "held", "log", "prepared", "readable")
 
     def __init__(self, log: Participant) -> None:
         self.log = log
@@ -57,9 +58,13 @@ class Trace:
         self.finished: int | None = None
         self.by_hand: ByHand | None = None
         self.applied: list[Applied] = []
+        self.held: Held | None = None
+        """What the server has of it, where that was looked at."""
 
-    def add(self, claim: Prepared | Finished | ByHand | Applied) -> None:
-        if isinstance(claim, Applied):
+    def add(self, claim: Prepared | Finished | ByHand | Applied | Held) -> None:
+        if isinstance(claim, Held):
+            self.held = claim
+        elif isinstance(claim, Applied):
             self.applied.append(claim)
         elif isinstance(claim, Finished):
             self.finished = claim.outcome
@@ -73,19 +78,33 @@ class Trace:
         return self.log.file
 
     @property
+    def recorded(self) -> bool:
+        """Whether the file itself says anything."""
+        return self.prepared or self.finished is not None or self.by_hand is not None or bool(self.applied)
+
+    @property
+    def committed_there(self) -> bool:
+        return self.held is not None and self.held.committed
+
+    @property
+    def prepared_there(self) -> bool:
+        return self.held is not None and not self.held.committed
+
+    @property
     def did(self) -> bool:
         """The branch is in the data, and not by a person's word."""
         return self.by_hand is None and (self.finished == COMMITTED or bool(self.applied))
 
     def proves(self) -> Iterator[int]:
-        """The outcomes that this file alone proves: one, unless it is damaged. A person's word proves nothing."""
+        """The outcomes that this file alone proves, with its server: one, unless it is damaged. A person's word proves
+        nothing."""
         if self.by_hand is not None:
             if self.by_hand.known is not None:
                 yield self.by_hand.known
             return
         if self.finished is not None:
             yield self.finished
-        if self.applied and self.finished != COMMITTED:
+        if (self.applied or self.committed_there) and self.finished != COMMITTED:
             yield COMMITTED
 
     def says(self) -> str:
@@ -98,6 +117,10 @@ class Trace:
             words.append(f"resolved by hand as {done} and {learned}")
         if self.applied:
             words.append("in the history" if len(self.applied) == 1 else f"in the history {len(self.applied)} times")
+        if self.held is not None:
+            words.append(f"{'committed' if self.held.committed else 'prepared'} at its server, {self.log.copied}")
+        elif self.prepared and self.log.copied is not None:
+            words.append(f"not prepared at its server, {self.log.copied}")
         return ", ".join(words)
 
 

@@ -8,17 +8,20 @@ from __future__ import annotations
 import functools
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
 from faults.auditor.files import Damaged, File
-from troth.v1.types_pb2 import Operations, Reason
+from faults.auditor.server import Copied
+from troth.v1.types_pb2 import Operation, Operations, Reason
 from troth.words import AttemptId
 
 CLAIMED, COMMITTED, ABORTED = 0, 1, 2
 """The state of a row of the decision log; the last two are the outcomes everywhere."""
+
+_ENDED = ("troth_finished", "troth_heuristic")
 
 BEFORE_RESTORE = " before restore"
 """Behind the identity that a commit was owed to when a decision log was restored by force."""
@@ -80,7 +83,17 @@ class Applied(NamedTuple):
     at: float
 
 
-Claim = Decision | Prepared | Finished | ByHand | Applied
+class Held(NamedTuple):
+    """The server that has a participant's data holds the branch."""
+
+    log: Participant
+    committed: bool
+    """And is to be seen; otherwise it is prepared there."""
+    alone: bool
+    """It was committed in one step, without having been prepared (rule 13)."""
+
+
+Claim = Decision | Prepared | Finished | ByHand | Applied | Held
 Entry = tuple[str, int, tuple[int, int], Claim]
 """Log identity, number, a key of the stream (so that claims are never compared), and the claim."""
 
@@ -155,6 +168,10 @@ class Participant:
 
     def __init__(self, file: File, index: int) -> None:
         self.file, self.index = file, index
+        self.kind = str(file.meta.get("resource", ""))
+        """Of the server that has its data; empty when this file has them."""
+        self.copied: Copied | None = None
+        """What that server holds, once it was looked at."""
         self._execute = file.connection.execute
         self.logs: dict[int, str] = dict(self._execute("SELECT log, identity FROM troth_logs ORDER BY identity"))
         for table in ("troth_prepared", "troth_finished", "troth_heuristic", "troth_history"):
@@ -193,7 +210,8 @@ class Participant:
         return number < low and number not in excepted
 
     def streams(self) -> list[Iterator[Entry]]:
-        return [self._prepared(), self._finished(), self._heuristic(), self._applied()]
+        streams = [self._prepared(), self._finished(), self._heuristic(), self._applied()]
+        return streams if self.copied is None else [*streams, self._held(self.copied)]
 
     def _by_log(self, columns: str, table: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
         for log, identity in self.logs.items():
@@ -202,7 +220,8 @@ class Participant:
 
     def _prepared(self) -> Iterator[Entry]:
         for identity, (number, operations, peers) in self._by_log("operations, peers", "troth_prepared"):
-            yield identity, number, (self.index, 1), Prepared(self, _readable(operations, peers))
+            taken_up = bool(self.kind) and not operations  # from the server, which had it without a record here
+            yield identity, number, (self.index, 1), Prepared(self, taken_up or _readable(operations, peers))
 
     def _finished(self) -> Iterator[Entry]:
         for identity, (number, outcome) in self._by_log("outcome", "troth_finished"):
@@ -216,6 +235,49 @@ class Participant:
         """Sorted by SQLite, in its temporary files when there is much of it."""
         for identity, (number, position, at) in self._by_log("position, at", "troth_history"):
             yield identity, number, (self.index, 4), Applied(self, position, at)
+
+    def _held(self, copied: Copied) -> Iterator[Entry]:
+        for log, number, committed, operations in copied.held():
+            yield log, number, (self.index, 5), Held(self, committed, bool(operations))
+
+
+def unrecorded(log: Participant) -> Iterator[tuple[AttemptId, bytes]]:
+    """What the server has committed and the history has not yet, with its operations, in the server's order."""
+    if log.copied is None:
+        return
+    numbers, execute = {identity: log for log, identity in log.logs.items()}, log.file.connection.execute
+    for identity, number, operations in log.copied.committed():
+        key = numbers.get(identity), number
+        prepared = execute("SELECT operations FROM troth_prepared WHERE log = ? AND number = ?", key).fetchone()
+        if prepared is not None:
+            if not _has(log, "troth_history", key):
+                yield AttemptId(identity, number), prepared[0]
+        elif operations and not (log.below(identity, number) or any(_has(log, table, key) for table in _ENDED)):
+            yield AttemptId(identity, number), operations
+
+
+def _has(log: Participant, table: str, key: tuple[int | None, int]) -> bool:
+    found = log.file.connection.execute(f"SELECT 1 FROM {table} WHERE log = ? AND number = ?", key).fetchone()
+    return found is not None
+
+
+def tables_named(log: Participant) -> set[str]:
+    """The tables, in lower case, that what was applied by the history may have changed; none without a history."""
+    if log.history_from is None:
+        return set()
+    rows = log.file.connection.execute(
+        "SELECT operations FROM troth_history WHERE position >= ? UNION ALL SELECT operations FROM troth_prepared",
+        (log.history_from,),
+    )
+    return {operation.table.lower() for (encoded,) in rows for operation in _operations(encoded)}
+
+
+def _operations(encoded: bytes) -> Sequence[Operation]:
+    """None of what cannot be read, which is told elsewhere."""
+    try:
+        return Operations.FromString(encoded).operations
+    except (DecodeError, TypeError):
+        return ()
 
 
 def _is_reason(reason: bytes) -> bool:

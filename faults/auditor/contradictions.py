@@ -29,10 +29,12 @@ def _finding(case: Case, kind: str, rule: str, sentence: str, *files: object) ->
 
 
 def _two_states(case: Case) -> Iterator[Finding]:
-    """One file says two things that it never holds at once: they change in one local transaction."""
+    """One file says two things that it never holds at once: they change in one local transaction. But what a server was
+    found to have committed is in the history, and prepared until the outcome is heard."""
     for trace in case.traces.values():
         ended, hand = trace.finished is not None, trace.by_hand
-        both = trace.prepared and (ended or hand is not None or trace.applied)
+        applied = trace.applied and not (trace.log.kind and (trace.log.copied is None or trace.committed_there))
+        both = trace.prepared and (ended or hand is not None or applied)
         undone = trace.applied and (trace.finished == ABORTED or (hand is not None and hand.done == ABORTED))
         if both or undone or (ended and hand is not None):
             text = f"{trace.file} holds {case.name} as {trace.says()} at once"
@@ -48,6 +50,7 @@ def _history(case: Case) -> Iterator[Finding]:
             yield _finding(case, "applied-twice", "rule 11", text, trace.file)
         if not trace.applied:
             did = trace.finished == COMMITTED or (trace.by_hand is not None and trace.by_hand.done == COMMITTED)
+            did |= trace.committed_there and case.below(trace.log)
             if did and trace.log.history_from == 0 and not trace.prepared:
                 text = (
                     f"{trace.file} has {case.name} as {trace.says()}, and its history, kept from its first day, has not"
@@ -56,6 +59,62 @@ def _history(case: Case) -> Iterator[Finding]:
         elif trace.finished is None and trace.by_hand is None and not trace.prepared and not case.below(trace.log):
             text = f"{trace.file} has applied {case.name}, which is above its mark, and holds no record of the outcome"
             yield _finding(case, "outcome-removed", "rule 7", text, trace.file)
+
+
+def _at_server(case: Case) -> Iterator[Finding]:
+    """A participant's file and the server that has its data. A YES and a commit are the server's first and are written
+    down here after it, and an abort too; it forgets no commit above the mark."""
+    for trace in case.traces.values():
+        if trace.log.copied is None:
+            continue
+        if not trace.recorded:
+            yield from _without_record(case, trace)
+        elif trace.prepared and trace.held is None and case.outcomes() == {COMMITTED}:
+            text = (
+                f"{case.name} is COMMITTED by {case.proofs(COMMITTED)}, and {trace.file} has it {trace.says()}: "
+                "somebody rolled it back there"
+            )
+            yield _finding(case, "ended-at-server", "rule 12", text, trace.file)
+        elif trace.prepared and trace.committed_there and case.decision is None and case.authority is not None:
+            if case.outcomes() == {COMMITTED} and not case.by_hand():
+                text = (
+                    f"{trace.file} has {case.name} {trace.says()}, and {case.authority.file} holds no decision: "
+                    "somebody committed it there"
+                )
+                yield _finding(case, "ended-at-server", "rule 12", text, trace.file)
+        elif not trace.prepared:
+            yield from _server_behind(case, trace)
+
+
+def _server_behind(case: Case, trace: Trace) -> Iterator[Finding]:
+    done = trace.by_hand.done if trace.by_hand is not None else trace.finished
+    is_lost = done == COMMITTED and trace.held is None and not case.below(trace.log)
+    if not is_lost and not trace.prepared_there and not (trace.by_hand and done == ABORTED and trace.committed_there):
+        return
+    text = (
+        f"{trace.file} has {case.name} as {trace.says()}{', which its server does not remember' if is_lost else ''}: "
+        f"{trace.log.copied} was put back from an older copy, or changed by hand"
+    )
+    yield _finding(case, "server-behind", "durability", text, trace.file)
+
+
+def _without_record(case: Case, trace: Trace) -> Iterator[Finding]:
+    """Legal is what the participant died in the middle of: prepared before its vote, or committed in one step."""
+    assert trace.held is not None
+    decided = case.decision is not None and case.decision.state == COMMITTED
+    if trace.prepared_there and decided:
+        text = f"{case.name} is COMMITTED, and {trace.file} holds no record of its vote; it is {trace.says()}"
+        yield _finding(case, "lost", "rule 2", text, trace.file)
+    elif trace.committed_there and not trace.held.alone and not case.below(trace.log):
+        if case.decision is None and case.authority is not None and not case.by_hand():
+            text = (
+                f"{case.name} is {trace.says()}, {trace.file} holds no record of a vote for it, and "
+                f"{case.authority.file} no decision: somebody committed it there"
+            )
+            yield _finding(case, "ended-at-server", "rule 12", text, trace.file)
+            return
+        text = f"{case.name} is {trace.says()}, was prepared before, and {trace.file} holds no record of it"
+        yield _finding(case, "outcome-removed", "rule 7", text, trace.file)
 
 
 def _damaged_records(case: Case) -> Iterator[Finding]:
@@ -210,6 +269,7 @@ def _claim_kept(case: Case) -> Iterator[Finding]:
 _CHECKS: Sequence[Callable[[Case], Iterator[Finding]]] = (
     _two_states,
     _history,
+    _at_server,
     _damaged_records,
     _not_issued,
     _torn,

@@ -17,6 +17,8 @@ def doubts(case: Case) -> Iterator[Finding]:
             yield _prepared(case, trace)
         if trace.by_hand is not None and trace.by_hand.known is None:
             yield _by_hand(case, trace)
+        if not trace.recorded and not case.below(trace.log):
+            yield _without_record(case, trace)
     if case.decision is None:
         yield from _perhaps_expired(case)
     elif case.decision.state == CLAIMED:
@@ -37,7 +39,16 @@ def _prepared(case: Case, trace: Trace) -> Finding:
         why = f"{case.authority.file} holds no decision, so it will answer ABORTED (presumed abort)"
     else:
         why = f"the log of its coordinator ({case.attempt.log}) is not among the files"
-    return _finding(case, "prepared", "rule 6", f"{case.name} is prepared at {trace.file}: {why}", trace.file)
+    there = f" ({trace.says()})" if trace.log.copied is not None else ""
+    return _finding(case, "prepared", "rule 6", f"{case.name} is prepared at {trace.file}{there}: {why}", trace.file)
+
+
+def _without_record(case: Case, trace: Trace) -> Finding:
+    text = (
+        f"{case.name} is {trace.says()}, and {trace.file} does not know it: its process died in between, and takes it "
+        "up at its next start"
+    )
+    return _finding(case, "no-record", "rule 6", text, trace.file)
 
 
 def _by_hand(case: Case, trace: Trace) -> Finding:

@@ -66,6 +66,11 @@ class Audit:
         self.outcomes: Counter[str] = Counter()
         """Attempts by outcome."""
 
+    def note_once(self, note: str) -> None:
+        """For what several looks find, as at a server of several participants."""
+        if note not in self.notes:
+            self.notes.append(note)
+
     def contradict(self, finding: Finding) -> None:
         self._keep(self.contradictions, "contradictions", finding)
 
@@ -79,7 +84,8 @@ class Audit:
 
     @property
     def exit_code(self) -> int:
-        """0 clean, 1 a contradiction, 2 something could not be read, 5 nothing but doubt."""
+        """0 clean, 1 a contradiction, 2 something could not be read, 5 nothing but doubt (also for a server that was
+        not named: what it holds is not known)."""
         if self.contradictions:
             return EXIT_CONTRADICTION
         if self.unreadable:

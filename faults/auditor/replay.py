@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from faults.auditor import twins
 from faults.auditor.twins import SqlValue, Twin
-from troth.v1.types_pb2 import Column, Operation, Value
+from troth.v1.types_pb2 import Column, Operation, Sql, Value
 
 CACHE_KIB = 64 * 1024
 STATEMENTS = 1_000
@@ -38,13 +38,18 @@ class Counted(NamedTuple):
 class Replay:
     """Replays operations. `whole`: the tables were empty before the first of them."""
 
-    def __init__(self, path: Path, real: str, *, whole: bool) -> None:
-        """`path` is for the scratch database, `real` the URI of the participant's file."""
+    def __init__(self, path: Path, real: str, *, whole: bool, schema: str = "") -> None:
+        """`path` is for the scratch database, `real` the URI of that with the tables; operations may name these with
+        `schema` before them."""
         self.whole = whole
+        self._schema = f"{schema.lower()}." if schema else ""
         self.skipped = 0
-        """Operations that are of no table of the file: custom ones, statements, and those of what is gone."""
+        """Operations that are of no table there: custom ones, and those of what is gone or not compared."""
+        self.touched: set[Twin] = set()
+        """Tables that a statement may have changed: nothing is known of their rows any more."""
         self._connection = sqlite3.connect(path, uri=True, isolation_level=None, cached_statements=STATEMENTS)
         self._connection.text_factory = lambda raw: raw.decode(errors="replace")
+        self._connection.create_function("troth_sum", 2, twins.sum_of, deterministic=True)
         self._execute = self._connection.execute
         for setting in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{CACHE_KIB}"):
             self._execute(f"PRAGMA {setting}")
@@ -65,9 +70,14 @@ class Replay:
         kind = operation.WhichOneof("kind")
         if kind in ("read", "check"):
             return
-        twin = self._by_name.get(operation.table) or self._by_name.get(operation.table.lower())
-        if twin is None or kind in ("custom", "sql") or len(operation.key) != len(twin.key):
+        if kind == "sql":
+            self._touch(operation.sql)
+            return
+        twin = self._by_name.get(operation.table.lower().removeprefix(self._schema))
+        if twin is None or kind == "custom" or len(operation.key) != len(twin.key):
             self.skipped += 1
+            return
+        if twin in self.touched:
             return
         key = [twin.stored(n, value) for n, value in zip(twin.key, operation.key, strict=True)]
         if kind == "add":
@@ -80,6 +90,13 @@ class Replay:
             self._upsert(twin, key, operation.upsert.values)
         else:
             self._delete(twin, key)
+
+    def _touch(self, sql: Sql) -> None:
+        """A statement cannot be replayed. One that names no table may change any, by a function or procedure."""
+        if not sql.read_only:
+            statement = sql.statement.lower()
+            named = {twin for twin in self.tables if twin.name.lower().rpartition(".")[2] in statement}
+            self.touched |= named or set(self.tables)
 
     def _insert(self, twin: Twin, key: list[SqlValue], values: Sequence[Column]) -> None:
         shape = twin.shape(values)
@@ -118,7 +135,7 @@ class Replay:
             self.skipped += 1
             return
         # Where the column is not known it is NULL, and stays so.
-        sql = f"UPDATE {twin.scratch} SET c{n} = c{n} + ? WHERE {twin.where} AND present"
+        sql = f"UPDATE {twin.scratch} SET c{n} = {twin.sum(n)} WHERE {twin.where} AND present"
         if self._changed(sql, [twin.stored(n, by), *key]):
             return
         if not self._present(twin, key):
@@ -156,6 +173,11 @@ class Replay:
         ).fetchone()
         (strangers,) = self._execute(f"SELECT count(*) {twin.strangers}").fetchone()
         return Counted(known, partly, 0 if self.whole else strangers)
+
+    def rows(self, twin: Twin) -> int:
+        """Of a table itself."""
+        (found,) = self._execute(f"SELECT count(*) FROM real.{twins.quote(twin.name)}").fetchone()
+        return int(found)
 
     def wrong(self, twin: Twin) -> Iterator[Wrong]:
         """Every row that is not what the history says."""

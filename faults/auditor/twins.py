@@ -7,13 +7,79 @@ that the history deleted, and `known`, NULL when every column is known, else a b
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Context, Decimal, InvalidOperation
 from functools import cached_property
 from typing import NamedTuple
+from uuid import UUID
 
 from troth.v1.types_pb2 import Column, Value
 
 SqlValue = int | float | str | bytes | None
+
+UNKNOWN_DEFAULT = "CURRENT_TIMESTAMP"
+"""Stands for every default that is no constant: what it gave is not known."""
+DECIMAL, UUID_TEXT, MOMENT = "TEXT of a decimal", "TEXT of a uuid", "TEXT of a moment"
+LOOSE_KEY = "TEXT of a loose key"
+"""Types of columns that were copied from a server. SQLite gives them the affinity TEXT."""
+_EXACT = Context(prec=1200)
+
+
+def _boolean(raw: SqlValue) -> SqlValue:
+    return {"true": 1, "false": 0}.get(raw, raw) if isinstance(raw, str) else raw
+
+
+def _decimal(raw: SqlValue) -> SqlValue:
+    try:
+        number = Decimal(str(raw)).normalize(_EXACT)
+    except InvalidOperation:
+        return raw
+    return f"{number or abs(number):f}" if number.is_finite() else str(number)
+
+
+def _uuid(raw: SqlValue) -> SqlValue:
+    try:
+        return str(UUID(str(raw)))
+    except ValueError:
+        return raw
+
+
+def _moment(raw: SqlValue) -> SqlValue:
+    try:
+        found = datetime.fromisoformat(str(raw))
+    except ValueError:
+        return raw
+    return (found.astimezone(UTC) if found.tzinfo else found).isoformat(sep=" ")
+
+
+def _loose(raw: SqlValue) -> SqlValue:
+    """Near to what collations call equal: without case, accents and spaces at the end."""
+    text = unicodedata.normalize("NFD", str(raw).casefold()).rstrip(" ")
+    return "".join(letter for letter in text if not unicodedata.combining(letter))
+
+
+NORMAL: Mapping[str, Callable[[SqlValue], SqlValue]] = {
+    DECIMAL: _decimal,
+    UUID_TEXT: _uuid,
+    MOMENT: _moment,
+    LOOSE_KEY: _loose,
+}
+"""The one way in which their values are written. NULL is not asked about."""
+
+
+def sum_of(one: SqlValue, other: SqlValue) -> SqlValue:
+    """For decimals."""
+    if one is None or other is None:
+        return None
+    return _decimal(str(_EXACT.add(Decimal(str(one)), Decimal(str(other)))))
+
+
+def _normal(declared: str) -> Callable[[SqlValue], SqlValue]:
+    if "BOOL" in declared.upper():
+        return _boolean
+    return NORMAL.get(declared, lambda raw: raw)
 
 
 class _Shape(NamedTuple):
@@ -37,8 +103,9 @@ class Twin:
         """`columns`: name, declared type and default as the schema writes it."""
         self.name, self.scratch = name, scratch
         self.columns = [column for column, _, _ in columns]
-        self._boolean = ["BOOL" in declared.upper() for _, declared, _ in columns]
+        self._normal = [_normal(declared) for _, declared, _ in columns]
         self._declared = columns
+        self._unknown = {n for n, (_, _, default) in enumerate(columns) if default == UNKNOWN_DEFAULT}
         self._index = {column.lower(): n for n, column in enumerate(self.columns)}
         self.key = [self._index[column.lower()] for column in key]
         self.all_known = (1 << len(columns)) - 1
@@ -67,9 +134,11 @@ class Twin:
         if which is None or which == "null":
             return None
         raw: SqlValue = getattr(value, which)
-        if isinstance(raw, str) and self._boolean[n]:
-            return {"true": 1, "false": 0}.get(raw, raw)
-        return raw
+        return self._normal[n](raw)
+
+    def sum(self, n: int) -> str:
+        """The column and a parameter added up."""
+        return f"troth_sum(c{n}, ?)" if self._declared[n][1] == DECIMAL else f"c{n} + ?"
 
     def shape(self, values: Iterable[Column]) -> _Shape:
         names = tuple(each.name for each in values)
@@ -91,9 +160,15 @@ class Twin:
         return _Shape(tuple(place for place, _ in found), columns, self.insert(columns), update)
 
     def insert(self, columns: Iterable[int]) -> str:
-        """Parameters: the key, then these columns; the others get their defaults."""
+        """Parameters: the key, then these columns; the others get their defaults, as far as these are known."""
+        given = {*self.key, *columns}
         names = [f"c{n}" for n in (*self.key, *columns)]
-        return f"INSERT OR IGNORE INTO {self.scratch} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+        marks = ["?"] * len(names)
+        if unknown := self._unknown - given:
+            names += ["known", *(f"c{n}" for n in sorted(unknown))]
+            known = self.all_known - sum(1 << n for n in unknown)
+            marks += [f"'{known:x}'", *["NULL"] * len(unknown)]
+        return f"INSERT OR IGNORE INTO {self.scratch} ({', '.join(names)}) VALUES ({', '.join(marks)})"
 
     # Comparing with the table itself, in the database that is attached as `real`.
 

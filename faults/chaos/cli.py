@@ -8,7 +8,8 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import click
 from rich.console import Console
 
 from faults.chaos import own, page, running
+from faults.chaos.databases import SERVERS, Servers
 from faults.chaos.files import audited
 from faults.chaos.report import Report
 from faults.chaos.run import Plan, Run
@@ -23,10 +25,13 @@ from faults.chaos.schedule import Kind
 from faults.chaos.screen import following
 from faults.chaos.target import Target
 from troth.cli import common
+from troth.cli.up import Wanted, choose_participants
 from troth.errors import BadInput
 from troth.process.addresses import AddressType
 from troth.process.durations import Duration
 
+Opening = Callable[[Servers | None], AbstractAsyncContextManager[Target]]
+"""Enters the cluster; private database servers run by then."""
 KINDS = {kind.name.lower().replace("_", "-"): kind for kind in Kind}
 _EVERY_S, _SETTLE_S = "3s", "1m"
 _INTERRUPTED = 130
@@ -44,6 +49,18 @@ class _PidType(click.ParamType):  # type: ignore[type-arg]  # generic only in la
         if not (name and pid.isascii() and pid.isdigit()):
             self.fail(f"{value!r} is no process: expected NAME=PID, as in p1=1234", param, ctx)
         return name, int(pid)
+
+
+class _KindsType(click.ParamType):  # type: ignore[type-arg]
+    """`postgresql,mariadb`, as a list."""
+
+    name = "kind,..."
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        kinds = [value] if isinstance(value, list) else str(value).split(",")
+        if unknown := [kind for kind in kinds if kind not in SERVERS]:
+            self.fail(f"there is no server {unknown[0]!r}, only {', '.join(SERVERS)}", param, ctx)
+        return [str(kind) for kind in dict.fromkeys(kinds)]
 
 
 @click.command("chaos")
@@ -64,8 +81,18 @@ class _PidType(click.ParamType):  # type: ignore[type-arg]  # generic only in la
 @click.option(
     "--settle", type=Duration(), default=_SETTLE_S, show_default=True, help="Until what is in doubt is given up on."
 )
+@click.option("--participants", type=click.IntRange(min=1), show_default="3", help="Of a cluster of its own: how many.")
 @click.option(
-    "--participants", type=click.IntRange(min=1), default=3, show_default=True, help="Of a cluster of its own."
+    "--participant",
+    "named",
+    multiple=True,
+    metavar="NAME=KIND[:DSN]",
+    help="One of them by name, as for `troth up`; its database must be empty.",
+)
+@click.option(
+    "--servers",
+    type=_KindsType(),
+    help="Start private database servers for participants in turn, and kill these too: postgresql,mariadb.",
 )
 @click.option(
     "--data",
@@ -102,7 +129,9 @@ def command(
     every: float,
     faults: Sequence[str],
     settle: float,
-    participants: int,
+    participants: int | None,
+    named: tuple[str, ...],
+    servers: list[str] | None,
     data: Path | None,
     coordinators: Sequence[str],
     folder: Path | None,
@@ -121,12 +150,18 @@ def command(
     written. Its processes are killed and stopped only when --cluster or --pid says which they are, and whoever runs
     them must start them again. Never do that to a cluster that people rely on.
 
+    With --servers the second, third, ... participant keeps its data in a private PostgreSQL or MariaDB, which is killed
+    and started again and has its connections broken, like all others. With --participant it is in a database of yours,
+    which must be empty and is left as it ends.
+
     The same seed makes the same faults and the same transactions; what real processes make of it differs each time.
 
     \b
     Examples:
       troth chaos --minutes 10
       troth chaos --for 30s --seed 7 --fault kill --fault stop
+      troth chaos --servers postgresql,mariadb --minutes 5
+      troth chaos --participant p1=sqlite --participant "p2=postgresql:host=db dbname=empty user=troth"
       troth chaos --cluster ./troth-data --minutes 5
       troth chaos --coordinator 127.0.0.1:7400 --pid p1=4711 --pid coordinator=4710
 
@@ -145,30 +180,43 @@ def command(
         raise click.UsageError("--cluster says where all is: give no --coordinator and no --pid with it")
     if pids and not coordinators:
         raise click.UsageError("--pid is of a running cluster: give its --coordinator")
+    if servers and named:
+        raise click.UsageError("--servers has databases made for the participants, --participant names them: give one")
+    if (servers or named) and (folder is not None or coordinators):
+        raise click.UsageError("--servers and --participant are of a cluster of its own")
     plan = Plan(
         seed=secrets.randbelow(1_000_000) if seed is None else seed,
         duration_s=duration_s,
         in_flight=in_flight,
         every_s=every,
-        kinds=frozenset(KINDS[name] for name in faults or KINDS),
+        kinds=frozenset(KINDS[name] for name in faults or KINDS) - (set() if servers or faults else {Kind.SERVER}),
         settle_s=settle,
     )
-    opened: AbstractAsyncContextManager[Target]
+    opening: Opening
     if folder is None and not coordinators:
+        wanted = _in_turn(participants or 3, servers) if servers else choose_participants(Path(), participants, named)
         data = own.made((data or Path("troth-chaos", time.strftime("%Y%m%d-%H%M%S"))).absolute())
         report = report or data / "report"
-        opened = own.running(data, participants)
+        opening = partial(own.running, data, wanted)
     else:
-        opened = running.reached(coordinators, folder, dict(pids))
+        opening = lambda _: running.reached(coordinators, folder, dict(pids))  # noqa: E731
     console = Console(stderr=as_json, highlight=False)
-    common.run(_main(plan, opened, console, report or Path("chaos-report"), as_json), interrupted=_INTERRUPTED)
+    common.run(
+        _main(plan, opening, servers or [], console, report or Path("chaos-report"), as_json), interrupted=_INTERRUPTED
+    )
+
+
+def _in_turn(count: int, servers: Sequence[str]) -> list[Wanted]:
+    """Participants whose data are in their file, at the first server, at the next, in their file again, ..."""
+    kinds = ["", *servers]
+    return [Wanted(f"p{n + 1}", kinds[n % len(kinds)]) for n in range(count)]
 
 
 async def _main(
-    plan: Plan, opening: AbstractAsyncContextManager[Target], console: Console, folder: Path, as_json: bool
+    plan: Plan, opening: Opening, servers: Sequence[str], console: Console, folder: Path, as_json: bool
 ) -> int:
     """The exit code. SIGINT and SIGTERM end the load early; a second one ends all."""
-    story = asyncio.create_task(_story(plan, opening, console, folder))
+    story = asyncio.create_task(_story(plan, opening, servers, console, folder))
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, story.cancel)
     try:
@@ -184,18 +232,19 @@ async def _main(
     return report.exit_code
 
 
-async def _story(plan: Plan, opening: AbstractAsyncContextManager[Target], console: Console, folder: Path) -> Report:
-    """Load with faults, checks, and when the processes are ours and stopped, their files."""
+async def _story(plan: Plan, opening: Opening, servers: Sequence[str], console: Console, folder: Path) -> Report:
+    """Load with faults, checks, and when the processes are ours and stopped, their files and databases."""
     console.print(f"troth chaos: seed {plan.seed}, {plan.duration_s:g} s of load")
-    async with opening as target:
-        _make(folder)  # before the load, not after it
-        run = Run(plan, list(target.participants))
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, _stopper(run, asyncio.current_task()))
-        async with following(run, console):
-            await run.storm(target)
-            await run.check(target)
-    files, doubts = audited(list(target.files.values())) if target.files else (None, [])
+    async with Servers.started(servers) if servers else nullcontext() as started:
+        async with opening(started) as target:
+            _make(folder)  # before the load, not after it
+            run = Run(plan, list(target.participants))
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, _stopper(run, asyncio.current_task()))
+            async with following(run, console):
+                await run.storm(target)
+                await run.check(target)
+        files, doubts = audited(list(target.files.values()), target.databases) if target.files else (None, [])
     left_out = {kind: why for kind, why in target.not_applied.items() if kind in plan.kinds}
     return Report.of(run, left_out, files, doubts)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import click
 
+from faults.chaos.databases import Place, Servers, make_tables
 from faults.chaos.disk import Disk, NoDisk
 from faults.chaos.proxy import Proxy
 from faults.chaos.schedule import DISKS, Kind
@@ -17,12 +18,13 @@ from faults.chaos.tables import SCHEMA
 from faults.chaos.target import Target
 from troth.cli import cluster
 from troth.cli.supervisor import Child, Spec, State, Supervisor
-from troth.cli.up import DRAIN_S, HOST, choose_ports, only_one
-from troth.process import EXIT_LOG_FAILED
+from troth.cli.up import DRAIN_S, HOST, Wanted, choose_ports, only_one
+from troth.process import EXIT_LOG_FAILED, EXIT_UNAVAILABLE
 from troth.process.addresses import Address
 
 COORDINATOR = "coordinator"
 START_WITHIN_S = 60.0
+_NO_SERVERS = "no private database server was started for that (--servers)"
 _TOOLS = "tools"
 """The folder, within the cluster's, of what its processes are started with: the preloaded library and the schema."""
 
@@ -40,15 +42,21 @@ def made(folder: Path) -> Path:
 
 
 @asynccontextmanager
-async def running(folder: Path, participants: int) -> AsyncIterator[Target]:
-    """All serve on entering and are stopped on leaving. The folder was made by `made`, or left by an earlier one."""
+async def running(folder: Path, wanted: Sequence[Wanted], servers: Servers | None = None) -> AsyncIterator[Target]:
+    """All serve on entering and are stopped on leaving. The folder was made by `made`, or left by an earlier one. A
+    participant with a kind and no DSN gets a new database at the private server of that kind."""
     async with AsyncExitStack() as stack:
         stack.enter_context(only_one(folder))
-        ports = choose_ports(folder, participants, 0)
-        at = {name: str(Address(HOST, port)) for name, port in zip(_names(participants), ports, strict=True)}
-        links = {name: await stack.enter_async_context(Proxy.open(name, at[_dialled(name)])) for name in _links(at)}
+        names = [COORDINATOR, *(each.name for each in wanted)]
+        ports = choose_ports(folder, len(wanted), 0)
+        at = {name: str(Address(HOST, port)) for name, port in zip(names, ports, strict=True)}
+        places = {each.name: await _place(folder, each, servers) for each in wanted if each.kind}
+        links = {
+            name: await stack.enter_async_context(Proxy.open(name, address))
+            for name, address in {**_links(at), **_to_servers(places)}.items()
+        }
         disk, not_applied = _disk(folder / _TOOLS)
-        specs = _specs(folder, at, links, disk)
+        specs = _specs(folder, at, links, places, disk)
         ended: list[str] = []
         children = await stack.enter_async_context(_supervised(folder, specs, ended))
         addresses = dict(at)
@@ -61,31 +69,43 @@ async def running(folder: Path, participants: int) -> AsyncIterator[Target]:
             participants=addresses,
             clients={COORDINATOR: links[f"client>{COORDINATOR}"].address},
             links=links,
-            link_sets=_sets(at),
+            link_sets=[*_sets(at), *((name,) for name in _to_servers(places))],
             pid=pid,
             signalled=list(at),
             disk=disk,
             files={spec.name: spec.data for spec in specs},
-            not_applied=not_applied,
+            databases=places,
+            servers=servers,
+            not_applied=not_applied if servers else {**not_applied, Kind.SERVER: _NO_SERVERS},
             ended=ended,
         )
 
 
-def _names(participants: int) -> list[str]:
-    return [COORDINATOR, *(f"p{n}" for n in range(1, participants + 1))]
+async def _place(folder: Path, wanted: Wanted, servers: Servers | None) -> Place:
+    """Its database, with the tables made when its file is still to be."""
+    if wanted.dsn:
+        place = Place(wanted.kind, wanted.dsn)
+    else:
+        assert servers is not None
+        place = await servers.create(wanted.kind, wanted.name)
+    if not (folder / f"{wanted.name}.db").exists():
+        await asyncio.to_thread(make_tables, place.kind, place.dsn)
+    return place
 
 
 # Links. A coordinator tells all participants one address of its own, and so does each participant its peers.
 
 
-def _links(at: dict[str, str]) -> list[str]:
+def _links(at: dict[str, str]) -> dict[str, str]:
+    """By name, `who dials>who is dialled`, the address behind it."""
     participants = [name for name in at if name != COORDINATOR]
     dialled = [f"{COORDINATOR}>{name}" for name in participants] + [f"participants>{name}" for name in at]
-    return [f"client>{COORDINATOR}", *dialled]
+    return {name: at[name.partition(">")[2]] for name in [f"client>{COORDINATOR}", *dialled]}
 
 
-def _dialled(link: str) -> str:
-    return link.partition(">")[2]
+def _to_servers(places: Mapping[str, Place]) -> dict[str, str]:
+    """The same of those to servers of ours."""
+    return {f"{name}>{place.kind}": place.server for name, place in places.items() if place.server}
 
 
 def _sets(at: dict[str, str]) -> list[tuple[str, ...]]:
@@ -108,7 +128,9 @@ def _disk(folder: Path) -> tuple[Disk | None, dict[Kind, str]]:
         return None, dict.fromkeys(DISKS, str(error))
 
 
-def _specs(folder: Path, at: dict[str, str], links: dict[str, Proxy], disk: Disk | None) -> list[Spec]:
+def _specs(
+    folder: Path, at: dict[str, str], links: dict[str, Proxy], places: Mapping[str, Place], disk: Disk | None
+) -> list[Spec]:
     schema = folder / _TOOLS / "schema.sql"
     schema.write_text(SCHEMA, "utf-8")
     specs = []
@@ -117,9 +139,16 @@ def _specs(folder: Path, at: dict[str, str], links: dict[str, Proxy], disk: Disk
         if name == COORDINATOR:
             for other in list(at)[1:]:
                 arguments += ["--participant", f"{other}={links[f'{COORDINATOR}>{other}'].address}"]
+        elif name in places:
+            arguments += ["--resource", places[name].kind, "--history"]
         else:
             arguments += ["--schema", str(schema), "--history"]
-        specs.append(_spec(folder, name, address, arguments, disk))
+        spec = _spec(folder, name, address, arguments, disk)
+        if name in places:
+            link = links.get(f"{name}>{places[name].kind}")
+            dsn = places[name].through(link.address) if link else places[name].dsn
+            spec = spec._replace(env={"TROTH_PARTICIPANT_DSN": dsn})
+        specs.append(spec)
     return specs
 
 
@@ -160,5 +189,7 @@ async def _supervised(folder: Path, specs: list[Spec], ended: list[str]) -> Asyn
 
 
 def _is_unexplained(said: str) -> bool:
-    """SIGKILL is what we send, and a failed log what a failing disk makes. Anything else is the process's own fault."""
-    return not said.startswith(("killed by SIGKILL", f"ended with exit code {EXIT_LOG_FAILED}"))
+    """SIGKILL is what we send, a failed log what a failing disk makes, and a server that cannot be used at a start what
+    a killed server or a broken link to it makes. Anything else is the process's own fault."""
+    codes = tuple(f"ended with exit code {code}" for code in (EXIT_LOG_FAILED, EXIT_UNAVAILABLE))
+    return not said.startswith(("killed by SIGKILL", *codes))

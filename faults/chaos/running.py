@@ -20,6 +20,7 @@ from troth.process import addresses
 
 _NO_PIDS = "no process of the cluster was named (--pid NAME=PID, or --cluster DIR)"
 _NOT_STARTED = "the processes are not started by this command, and it needs a library that is preloaded at their start"
+_NO_SERVERS = "servers that hold its data, if any, are not started by this command"
 
 
 @asynccontextmanager
@@ -58,7 +59,8 @@ async def reached(coordinators: Sequence[str], folder: Path | None, pids: Mappin
 
 
 def _not_applied(signalled: Sequence[str]) -> dict[Kind, str]:
-    return {**dict.fromkeys(DISKS, _NOT_STARTED), **({} if signalled else dict.fromkeys(SIGNALS, _NO_PIDS))}
+    not_started = {**dict.fromkeys(DISKS, _NOT_STARTED), Kind.SERVER: _NO_SERVERS}
+    return {**not_started, **({} if signalled else dict.fromkeys(SIGNALS, _NO_PIDS))}
 
 
 async def _participants(coordinators: Sequence[str]) -> dict[str, str]:

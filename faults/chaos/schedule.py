@@ -31,6 +31,7 @@ class Kind(enum.Enum):
     FULL = "full disk"
     SYNC = "failing fsync"
     SLOW_DISK = "slow fsync"
+    SERVER = "kill -9 of a database server"
 
 
 SIGNALS = (Kind.KILL, Kind.KILL_SEVERAL, Kind.STOP)
@@ -87,6 +88,8 @@ class Field(NamedTuple):
     """Links, or sets of them that are broken together."""
     disks: Sequence[str] = ()
     """Processes whose disk can be made to fail."""
+    servers: Sequence[str] = ()
+    """Database servers that may be killed."""
 
     def targets(self, kind: Kind) -> Sequence[tuple[str, ...]]:
         """What one fault of a kind may hit."""
@@ -94,6 +97,8 @@ class Field(NamedTuple):
             return [links for links in self.links if len(links) == 1]
         if kind in LINKS:
             return self.links
+        if kind is Kind.SERVER:
+            return [(name,) for name in self.servers]
         return [(name,) for name in (self.disks if kind in DISKS else self.processes)]
 
 

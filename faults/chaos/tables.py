@@ -15,6 +15,20 @@ CREATE TABLE {TRANSFERS} (id TEXT PRIMARY KEY NOT NULL, amount INTEGER NOT NULL)
 CREATE TABLE {LISTS} (name TEXT PRIMARY KEY NOT NULL, items TEXT NOT NULL) STRICT;
 """
 
+SERVER_SCHEMAS = {
+    "postgresql": (
+        f"CREATE TABLE {ACCOUNTS} (name text PRIMARY KEY, balance bigint NOT NULL)",
+        f"CREATE TABLE {TRANSFERS} (id text PRIMARY KEY, amount bigint NOT NULL)",
+        f"CREATE TABLE {LISTS} (name text PRIMARY KEY, items text NOT NULL)",
+    ),
+    "mariadb": (
+        f"CREATE TABLE {ACCOUNTS} (name varchar(100) COLLATE utf8mb4_bin PRIMARY KEY, balance bigint NOT NULL)",
+        f"CREATE TABLE {TRANSFERS} (id varchar(100) COLLATE utf8mb4_bin PRIMARY KEY, amount bigint NOT NULL)",
+        f"CREATE TABLE {LISTS} (name varchar(100) COLLATE utf8mb4_bin PRIMARY KEY, items text NOT NULL)",
+    ),
+}
+"""The same tables at a server, a statement each."""
+
 _COLUMNS: dict[str, tuple[str, str, int | str]] = {
     ACCOUNTS: ("name", "balance", 0),
     TRANSFERS: ("id", "amount", 0),

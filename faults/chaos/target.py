@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from faults.chaos.databases import Place, Servers
 from faults.chaos.disk import Disk
 from faults.chaos.proxy import Proxy
 from faults.chaos.schedule import DISKS, LINKS, Fault, Field, Kind
@@ -34,6 +35,10 @@ class Target:
     disk: Disk | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
     """The data files by process; empty when the cluster is not ours."""
+    databases: Mapping[str, Place] = field(default_factory=dict)
+    """Those that hold participants' data, by participant; as `files`."""
+    servers: Servers | None = None
+    """Those that may be killed, and are started again."""
     not_applied: Mapping[Kind, str] = field(default_factory=dict)
     """Kinds of fault that cannot be applied here, and why."""
     ended: Sequence[str] = ()
@@ -50,7 +55,7 @@ class Target:
     def breakable(self) -> Field:
         """What there is to break."""
         disks = list(self.files) if self.disk else []
-        return Field(list(self.signalled), list(self.link_sets), disks)
+        return Field(list(self.signalled), list(self.link_sets), disks, self.servers.kinds if self.servers else [])
 
     async def begin(self, fault: Fault) -> bool:
         """Applies it; False when it hit nothing, for what it aims at is down already."""
@@ -61,6 +66,10 @@ class Target:
             assert self.disk is not None
             for name in fault.targets:
                 self.disk.begin(fault, self.files[name])
+        elif fault.kind is Kind.SERVER:
+            assert self.servers is not None
+            for name in fault.targets:
+                await self.servers.kill(name)
         else:
             return await self._signal(fault)
         return True
@@ -73,6 +82,9 @@ class Target:
             elif fault.kind in DISKS:
                 assert self.disk is not None
                 self.disk.end(self.files[name])
+            elif fault.kind is Kind.SERVER:
+                assert self.servers is not None
+                await self.servers.start(name)
             elif fault.kind is Kind.STOP and (pid := self._stopped.pop(name, None)):
                 _signal(pid, signal.SIGCONT)
 

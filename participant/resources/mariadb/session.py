@@ -126,7 +126,7 @@ class Session:
                 connect_timeout=_CONNECT_WITHIN_S,
                 conv={},
             )
-        except (errors.Error, OSError, TimeoutError) as error:
+        except Exception as error:  # the driver raises RuntimeError too, when a connection breaks while it is made
             raise Lost(words(error)) from error
         return cls(connection)
 
