@@ -60,10 +60,13 @@ async def open_outside(path: Path, name: str, resource: OutsideResource, *, hist
     file = await asyncio.to_thread(LogFile.open, path, role="participant", name=name, schema=SCHEMA)
     try:
         place = await resource.open(_namespace(file, resource.kind))
-        survey = await resource.survey()
-        return await asyncio.to_thread(_merge, file, resource, place, survey, history)
+        try:
+            survey = await resource.survey()
+            return await asyncio.to_thread(_merge, file, resource, place, survey, history)
+        except BaseException:
+            await resource.close()
+            raise
     except BaseException:
-        await resource.close()
         await asyncio.to_thread(file.close)
         raise
 

@@ -76,9 +76,13 @@ class PostgreSQLResource(OutsideResource):
             finally:
                 first.close()
             self._pool = Pool(self._dsn, namespace, self._settings(), self._pool_size)
-            await self._pool.fence()
-            await self._rehearse()
-            self._database = await catalog.load(await self._pool.ender())
+            try:
+                await self._pool.fence()
+                await self._rehearse()
+                self._database = await catalog.load(await self._pool.ender())
+            except BaseException:
+                self._pool.close()
+                raise
             return self._server.place
         except psycopg.ProgrammingError as error:
             raise ResourceRefused(f"this is no DSN: {_line(error)}") from error
