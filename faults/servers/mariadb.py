@@ -58,8 +58,12 @@ class MariaDB(Server):
         database = database or self.database
         return pymysql.connect(host=HOST, port=self.port, user=self.superuser, database=database, autocommit=True)
 
+    def prepared(self, name: str) -> list[str]:
+        """Those of all databases: MariaDB does not say in which one a branch is."""
+        return [xid for *_, xid in self.execute("XA RECOVER FORMAT='SQL'", name)]
+
     def drop(self, name: str) -> None:
-        """Also rolls back all else that is prepared: MariaDB does not say in which database a branch is."""
+        """Also rolls back all else that is prepared."""
         from pymysql.err import OperationalError
 
         users = f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"
@@ -67,6 +71,6 @@ class MariaDB(Server):
             for (id,) in found:
                 with suppress(OperationalError):  # it left meanwhile
                     self.execute(f"KILL {id}")
-        for *_, xid in self.execute("XA RECOVER FORMAT='SQL'"):
+        for xid in self.prepared(name):
             self.execute(f"XA ROLLBACK {xid}")
         self.execute(f"DROP DATABASE {name}")
