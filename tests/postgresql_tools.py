@@ -11,7 +11,6 @@ from faults.servers import Database
 from participant.resources.outside import OutsideResource
 from participant.resources.postgresql import PostgreSQLResource
 from tests.sqlite_tools import add, encode, insert, read
-from troth.operations import sql
 
 SCHEMA = """
 CREATE TABLE accounts(id text PRIMARY KEY, balance bigint CHECK (balance >= 0));
@@ -55,4 +54,13 @@ class PostgreSQLSubject(OutsideSubject):
         return type(self)(self._make_database)
 
 
-__all__ = ["SCHEMA", "PostgreSQLSubject", "sql"]
+def listed(database: Database) -> list[str]:
+    """The names prepared in this database."""
+    query = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY prepared"
+    return [gid for (gid,) in database.execute(query)]
+
+
+def balance(database: Database, name: str = "alice") -> int:
+    """As committed."""
+    found: int = database.execute(f"SELECT balance FROM accounts WHERE id = '{name}'")[0][0]
+    return found

@@ -1,6 +1,7 @@
 """Single paths of a participant whose data are at a server: the server does its part of a job, the record comes after.
 
-`a` has its data at a server, `b` in its file. A job at the server waits in `world.errands` until `world.carry` moves it.
+`a` has its data at a server, `b` in its file. A job at the server waits in `world.errands` until `world.carry` moves
+it.
 """
 
 from __future__ import annotations

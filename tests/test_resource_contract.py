@@ -6,16 +6,19 @@ import subprocess
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from faults.conformance.outside import OutsideSubject, ServerContract
 from faults.conformance.resource import OutsideContract, ResourceContract, Subject
 from participant.resources import Resource
 from participant.resources.sqlite import SQLiteResource
-from tests.resources import bad
+from tests.resources import bad, bad_servers
 from tests.resources.counting import CountersSubject
+from tests.resources.counting_server import ServerSubject
 from tests.sqlite_tools import add, batch, encode, insert, open_like_the_log, read
 
 
@@ -62,11 +65,29 @@ class TestCounters(OutsideContract):
         return CountersSubject()
 
 
-def test_a_bad_resource_fails_at_the_right_promises(tmp_path: Path) -> None:
+class TestServerOfCounters(ServerContract):
+    @pytest.fixture
+    def subject(self) -> OutsideSubject:
+        return ServerSubject()
+
+
+@pytest.mark.parametrize("bad", [bad, bad_servers])
+def test_a_bad_resource_fails_at_the_right_promises(tmp_path: Path, bad: ModuleType) -> None:
     """Rule by rule, as `pytest --troth` lists them: no bad resource passes, and none fails at a promise it keeps."""
     report = tmp_path / "report.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "--troth", "-p", "no:randomly", "-p", "no:cacheprovider"]
-    ran = subprocess.run([*command, f"--junit-xml={report}", bad.__file__], capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--tb=no",
+        "--troth",
+        "-p",
+        "no:randomly",
+        "-p",
+        "no:cacheprovider",
+    ]
+    ran = subprocess.run([*command, f"--junit-xml={report}", str(bad.__file__)], capture_output=True, text=True)
     assert ran.returncode == 1, ran.stdout
     failed: dict[str, set[str]] = {}
     for case in ElementTree.parse(report).iter("testcase"):

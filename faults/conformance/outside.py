@@ -157,8 +157,8 @@ class ServerContract:
         """Durability: nothing of a branch is visible before the decision."""
         before = await subject.state()
         async with subject.opened() as resource:
-            await _prepared(resource, FIRST, subject.change)
-            await _prepared(resource, SECOND, subject.other)
+            await prepare_branch(resource, FIRST, subject.change)
+            await prepare_branch(resource, SECOND, subject.other)
             assert await subject.state() == before
             assert (await resource.survey()).prepared == {FIRST, SECOND}
         assert await subject.state() == before
@@ -168,7 +168,7 @@ class ServerContract:
         """Rule 2: a NO says why and which operation, and nothing of the branch stays."""
         before = await subject.state()
         async with subject.opened() as resource:
-            for attempt, tried in ((FIRST, _prepared), (SECOND, _ran)):
+            for attempt, tried in ((FIRST, prepare_branch), (SECOND, run_branch)):
                 with pytest.raises(No) as caught:
                     await tried(resource, attempt, subject.denied)
                 assert caught.value.reason.code
@@ -182,17 +182,17 @@ class ServerContract:
     async def test_rows_are_encoded_rows(self, subject: OutsideSubject) -> None:
         """Rule 2: a vote carries what the reads saw, each under its operation's position."""
         async with subject.opened() as resource:
-            rows = types_pb2.Rows.FromString((await _prepared(resource, FIRST, subject.look)).rows).rows
+            rows = types_pb2.Rows.FromString((await prepare_branch(resource, FIRST, subject.look)).rows).rows
             assert rows
             numbered = types_pb2.Operations.FromString(subject.look).operations
             assert {row.position for row in rows} <= {operation.position for operation in numbered}
-            assert (await _prepared(resource, SECOND, subject.increment)).rows == b""
+            assert (await prepare_branch(resource, SECOND, subject.increment)).rows == b""
 
     @on_a_loop
     async def test_a_reader_leaves_nothing(self, subject: OutsideSubject) -> None:
         """Rule 6: a read-only branch is not in doubt, keeps nothing at the server, and is remembered as nothing."""
         async with subject.opened() as resource:
-            await _prepared(resource, FIRST, subject.look)
+            await prepare_branch(resource, FIRST, subject.look)
             assert await _held(resource) == (set(), set())
             await _committed(resource, SECOND, subject.change)
 
@@ -200,9 +200,9 @@ class ServerContract:
     async def test_a_reader_sees_what_is_committed(self, subject: OutsideSubject) -> None:
         """Rule 9: a reader waits for the end of what is prepared, and sees how it ended."""
         async with subject.opened() as resource:
-            before = (await _prepared(resource, FIRST, subject.look)).rows
-            await _prepared(resource, SECOND, subject.increment)
-            reading = asyncio.create_task(_prepared(resource, THIRD, subject.look))
+            before = (await prepare_branch(resource, FIRST, subject.look)).rows
+            await prepare_branch(resource, SECOND, subject.increment)
+            reading = asyncio.create_task(prepare_branch(resource, THIRD, subject.look))
             await asyncio.sleep(subject.lock_timeout_s / 4)
             await resource.commit(SECOND)
             assert (await reading).rows != before
@@ -212,8 +212,8 @@ class ServerContract:
         """Rule 4: a lock wait ends before the transaction's deadline, with a NO that may be tried again."""
         before = asyncio.get_running_loop().time()
         async with subject.opened() as resource:
-            await _prepared(resource, FIRST, subject.change)
-            for attempt, tried in ((SECOND, _prepared), (THIRD, _ran)):
+            await prepare_branch(resource, FIRST, subject.change)
+            for attempt, tried in ((SECOND, prepare_branch), (THIRD, run_branch)):
                 with pytest.raises(No) as caught:
                     await tried(resource, attempt, subject.increment)
                 assert caught.value.reason.retryable
@@ -224,7 +224,7 @@ class ServerContract:
     async def test_those_that_wait_keep_no_commit_from_running(self, subject: OutsideSubject) -> None:
         """Rule 5: as many as can wait at the server do, for one row; the commit that ends their wait has its way."""
         async with subject.opened() as resource:
-            await _prepared(resource, FIRST, subject.increment)
+            await prepare_branch(resource, FIRST, subject.increment)
             attempts = [AttemptId(LOG, number_of(2, sequence)) for sequence in range(subject.at_work_max + 2)]
             waiting = [asyncio.create_task(_committed(resource, each, subject.increment)) for each in attempts]
             await asyncio.sleep(subject.lock_timeout_s / 4)
@@ -250,8 +250,8 @@ class ServerContract:
     async def test_what_was_prepared_is_found_and_ends_in_a_later_incarnation(self, subject: OutsideSubject) -> None:
         """Rule 6: a YES outlives the process; all in doubt is found again, and nothing else."""
         async with subject.opened() as resource:
-            await _prepared(resource, FIRST, subject.change)
-            await _prepared(resource, SECOND, subject.other)
+            await prepare_branch(resource, FIRST, subject.change)
+            await prepare_branch(resource, SECOND, subject.other)
         before = await subject.state()
         async with subject.opened() as later:
             assert await _held(later) == ({FIRST, SECOND}, set())
@@ -280,7 +280,7 @@ class ServerContract:
         """Rule 8: an abort may come twice, and for what was never prepared."""
         before = await subject.state()
         async with subject.opened() as resource:
-            await _prepared(resource, FIRST, subject.change)
+            await prepare_branch(resource, FIRST, subject.change)
             await resource.abort(FIRST)
             await resource.abort(FIRST)
             await resource.abort(SECOND)
@@ -292,7 +292,7 @@ class ServerContract:
     async def test_an_end_by_another_hand_is_told(self, subject: OutsideSubject) -> None:
         """Rule 12: a branch that is gone has not committed, one that committed is not aborted: that needs a human."""
         async with subject.opened() as resource:
-            await _prepared(resource, FIRST, subject.change)
+            await prepare_branch(resource, FIRST, subject.change)
             await resource.abort(FIRST)
             with pytest.raises(EndedElsewhere) as caught:
                 await resource.commit(FIRST)
@@ -308,8 +308,8 @@ class ServerContract:
         other = subject.anew()
         async with subject.opened() as resource, other.opened() as by_hand:
             for attempt, operations in ((FIRST, subject.change), (SECOND, subject.increment)):
-                ran = await _ran(resource, attempt, operations)
-                assert ran == await _prepared(by_hand, attempt, operations)
+                ran = await run_branch(resource, attempt, operations)
+                assert ran == await prepare_branch(by_hand, attempt, operations)
                 await by_hand.commit(attempt)
                 assert await subject.state() == await other.state()
             assert (await resource.survey()).committed == {FIRST: subject.change, SECOND: subject.increment}
@@ -324,7 +324,7 @@ class ServerContract:
         async with subject.opened() as resource:
             for attempt in (low, kept, high, stranger):
                 await _committed(resource, attempt, subject.other)
-            await _prepared(resource, THIRD, subject.change)
+            await prepare_branch(resource, THIRD, subject.change)
             await resource.forget(LOG, Mark(high.number, (kept.number, THIRD.number)))
             assert await _held(resource) == ({THIRD}, {kept, high, stranger})
             await resource.commit(kept)
@@ -334,8 +334,8 @@ class ServerContract:
     async def test_two_files_at_one_server_do_not_touch_each_other(self, subject: OutsideSubject) -> None:
         """Rule 6: what another participant file has prepared is listed with its age, and left alone."""
         async with subject.opened() as resource, subject.opened(STRANGER) as stranger:
-            await _prepared(resource, FIRST, subject.change)
-            await _prepared(stranger, FIRST, subject.other)
+            await prepare_branch(resource, FIRST, subject.change)
+            await prepare_branch(stranger, FIRST, subject.other)
             for each in (resource, stranger):
                 survey = await each.survey()
                 assert survey.prepared == {FIRST}
@@ -352,7 +352,7 @@ class ServerContract:
     async def test_branches_apart_run_side_by_side(self, subject: OutsideSubject) -> None:
         """Rule 1: one branch in doubt keeps no other from its whole life."""
         async with subject.opened() as resource:
-            await _prepared(resource, FIRST, subject.change)
+            await prepare_branch(resource, FIRST, subject.change)
             await _committed(resource, SECOND, subject.other)
             await resource.commit(FIRST)
 
@@ -365,7 +365,7 @@ class ServerContract:
         replay = subject.anew()
         async with replay.opened() as serial:
             for attempt, operations in run.committed:
-                await _ran(serial, attempt, operations)
+                await run_branch(serial, attempt, operations)
         assert await subject.state() == await replay.state()
 
 
@@ -419,7 +419,7 @@ class _Run:
         one_phase = self._chance.random() < 0.2
         before = await self._subject.state()
         try:
-            await (_ran if one_phase else _prepared)(self._resource, attempt, operations)
+            await (run_branch if one_phase else prepare_branch)(self._resource, attempt, operations)
         except No:
             assert await self._subject.state() == before, "a NO left something"
             await self._granted(self._locks.release(attempt, applied=False))
@@ -448,16 +448,16 @@ class _Run:
             await self._granted(self._locks.release(attempt, applied=False))
 
 
-async def _prepared(resource: OutsideResource, attempt: AttemptId, operations: bytes) -> Prepared:
+async def prepare_branch(resource: OutsideResource, attempt: AttemptId, operations: bytes) -> Prepared:
     return await resource.prepare(attempt, resource.plan(operations))
 
 
-async def _ran(resource: OutsideResource, attempt: AttemptId, operations: bytes) -> Prepared:
+async def run_branch(resource: OutsideResource, attempt: AttemptId, operations: bytes) -> Prepared:
     return await resource.run(attempt, operations, resource.plan(operations))
 
 
 async def _committed(resource: OutsideResource, attempt: AttemptId, operations: bytes) -> None:
-    await _prepared(resource, attempt, operations)
+    await prepare_branch(resource, attempt, operations)
     await resource.commit(attempt)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from participant.resources import No
-from participant.resources.postgresql.catalog import Database, Rule
+from participant.resources.postgresql.catalog import Database, Rule, quote
 from participant.resources.postgresql.session import Failure
 from participant.resources.postgresql.statements import found_in
 from participant.resources.server import steps
@@ -20,6 +20,8 @@ from troth.v1.types_pb2 import Code
 READ_ONLY = "25006"
 UNKNOWN_GID = "42704"
 BUSY_GID = "55000"
+NOT_THERE = frozenset({"42P01", "42703"})
+"""A table or column that the catalog was read with, perhaps."""
 
 _WORDS: Mapping[str, tuple[Code, str]] = {
     "55P03": (Code.CODE_LOCK_TIMEOUT, "a lock at the server was waited for longer than lock_timeout_s"),
@@ -52,7 +54,7 @@ _CONSTRAINTS = {"23502": Code.CODE_NOT_NULL, "23503": Code.CODE_FOREIGN_KEY, "23
 
 
 def denial(step: Step | None, failure: Failure, database: Database) -> No:
-    """The NO to a branch whose `step` failed; None when it was none of them (the PREPARE itself, for example)."""
+    """The NO to a branch; `step` is the one that failed, None when it was none (the PREPARE itself, for example)."""
     if no := found_in(step, failure):
         return no
     if failure.sqlstate.startswith("23") and step is not None and not isinstance(step, Sql):
@@ -86,9 +88,10 @@ def is_passing(failure: Failure) -> bool:
 def _constraint(step: steps.OnRow, failure: Failure, rule: Rule | None) -> No | None:
     """What a constraint of the step's own table says in Troth's words; None for any other."""
     table = step.target.table
-    if failure.sqlstate == "23502" and failure.column in table.columns:
+    is_own = f"{quote(failure.schema)}.{quote(failure.table)}" == table.sql
+    if failure.sqlstate == "23502" and is_own:
         return steps.is_null(step, failure.column)
-    if failure.sqlstate == "23514" and f'"{failure.schema}"."{failure.table}"' == table.sql:
+    if failure.sqlstate == "23514" and is_own:
         return steps.constraint(step)
     if rule is None:
         return None

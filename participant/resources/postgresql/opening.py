@@ -78,12 +78,29 @@ async def examine(session: Session, pool_size: int) -> Server:
     return Server(finished, str(role), str(database), str(place), str(synchronous))
 
 
+async def require_reach(session: Session, prefix: str) -> None:
+    """That what is prepared under these names can be ended from here. Raises ResourceRefused; Lost."""
+    listed = Query(
+        "SELECT database, owner, current_database(), current_user FROM pg_prepared_xacts WHERE starts_with(gid, $1)"
+        " AND (database <> current_database() OR owner <> current_user AND current_setting('is_superuser') <> 'on')",
+        (prefix,),
+    )
+    unit = await session.ask(listed)
+    assert unit.failure is None, unit.failure
+    if unit.results[0].ntuples:
+        theirs, owner, database, role = [text(unit.results[0], 0, at) for at in range(4)]
+        raise ResourceRefused(
+            f"branches of this participant are prepared in database {theirs} by role {owner}, which cannot be ended"
+            f" from database {database} by role {role}: connect as before, until they have ended"
+        )
+
+
 async def _make_finished(session: Session, finished: str, role: str, schema: str) -> None:
     """Of what has committed: by the participant's file, the coordinator's log and the attempt. When two make it at
     once, PostgreSQL refuses one of them; so it is looked at again."""
     create = (
         f'CREATE TABLE IF NOT EXISTS {finished} (identity text COLLATE "C", log text COLLATE "C", number bigint,'
-        " operations bytea, PRIMARY KEY (identity, log, number))"
+        " operations bytea, position bigint GENERATED ALWAYS AS IDENTITY, PRIMARY KEY (identity, log, number))"
     )
     for _ in range(2):
         unit = await session.ask(Query(f"SELECT 1 FROM {finished} LIMIT 0", kept=False))

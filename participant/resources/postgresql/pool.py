@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from participant.resources.outside import ResourceRefused
 from participant.resources.postgresql.session import Lost, Query, Session, Unit, text
 
-ENDERS = 4
+ENDERS = 8
 """Connections for ends: each carries out one end at a time, and the server forces several to disk at once."""
 FENCE_WITHIN_S = 10.0
 """How long an earlier incarnation is waited for at start."""
@@ -65,7 +65,8 @@ class Pool:
         self._enders: list[Session | None] = [None] * ENDERS
         self._next = 0
         self._keeper: Session | None = None
-        self._making = asyncio.Lock()
+        self._keeping: asyncio.Task[None] | None = None
+        self._replacing = asyncio.Lock()
         self._resets: set[asyncio.Task[None]] = set()
 
     async def fence(self) -> None:
@@ -98,26 +99,26 @@ class Pool:
         at = self._next
         found = self._enders[at]
         if found is None or found.lost:
-            async with self._making:
+            async with self._replacing:
                 found = self._enders[at]
                 if found is None or found.lost:
                     found = self._enders[at] = await self._made()
         return found
 
-    def close(self) -> None:
-        for task in self._resets:
+    async def close(self) -> None:
+        tasks = [*self._resets, *filter(None, [self._keeping])]
+        for task in tasks:
             task.cancel()
-        for session in [*self._all, self._keeper]:
-            if session is not None:
-                session.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for session in self._all:
+            session.close()
 
     async def _idle_one(self) -> Session:
         while self._idle:
             session = self._idle.pop()
             if session.lost is None:
                 return session
-        async with self._making:
-            return await self._made()
+        return await self._made()
 
     def _give_back(self, session: Session | None) -> None:
         if session is None or session.lost:
@@ -151,11 +152,18 @@ class Pool:
     async def _made(self) -> Session:
         """A new connection, under the keeper's lock."""
         if self._keeper is None or self._keeper.lost:
-            self._keeper = await self._connect()
-            if not await self._try_lock(self._keeper):
-                self._keeper.close()
-                raise Fenced("another process works for this participant file at the server")
+            if self._keeping is None or self._keeping.done():
+                self._keeping = asyncio.create_task(self._keep())
+            await asyncio.shield(self._keeping)  # all who wait for it hear the same, at the same time
         return await self._connect()
+
+    async def _keep(self) -> None:
+        """Has the lock again, when the keeper's connection was lost. Raises Fenced."""
+        keeper = await self._connect()
+        if not await self._try_lock(keeper):
+            keeper.close()
+            raise Fenced("another process works for this participant file at the server")
+        self._keeper = keeper
 
     async def _connect(self) -> Session:
         session = await Session.connect(self._conninfo)

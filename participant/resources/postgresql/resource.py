@@ -12,9 +12,9 @@ before, the server answers PREPARE with the tag ROLLBACK and no error.)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import cast
+from typing import Any, cast
 
 import psycopg
 import structlog
@@ -64,6 +64,7 @@ class PostgreSQLResource(OutsideResource):
         self._lock_timeout_s = lock_timeout_s
         self._pool_size = pool
         self._cleaning: dict[AttemptId, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     # Life.
 
@@ -78,12 +79,13 @@ class PostgreSQLResource(OutsideResource):
             self._pool = Pool(self._dsn, namespace, self._settings(), self._pool_size)
             try:
                 await self._pool.fence()
+                await opening.require_reach(await self._pool.ender(), f"{PREFIX}{namespace}:")
                 await self._rehearse()
                 self._database = await catalog.load(await self._pool.ender())
+                return self._server.place
             except BaseException:
-                self._pool.close()
+                await self._pool.close()
                 raise
-            return self._server.place
         except psycopg.ProgrammingError as error:
             raise ResourceRefused(f"this is no DSN: {_line(error)}") from error
         except _UNREACHABLE as error:
@@ -112,9 +114,17 @@ class PostgreSQLResource(OutsideResource):
             raise ResourceRefused(f"PostgreSQL cannot prepare a transaction here: {unit.failure.words()}")
 
     async def close(self) -> None:
-        for task in self._cleaning.values():
+        for task in self._tasks:
             task.cancel()
-        self._pool.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._pool.close()
+
+    def _behind(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Starts what nobody need wait for."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def survey(self) -> Survey:
         """Also reads the catalog again, so that a table that was made or changed is served in time."""
@@ -124,7 +134,8 @@ class PostgreSQLResource(OutsideResource):
             (PREFIX,),
         )
         finished = Query(
-            f"SELECT log, number::text, encode(operations, 'hex') FROM {self._server.finished} WHERE identity = $1",
+            f"SELECT log, number::text, encode(operations, 'hex') FROM {self._server.finished}"
+            " WHERE identity = $1 ORDER BY position",  # a branch takes its position once it has its locks
             (self._namespace,),
         )
         # In this order, each with a snapshot of its own: what ends in between is in both, never in none.
@@ -287,10 +298,11 @@ class PostgreSQLResource(OutsideResource):
         assert unit.failure is not None
         await _rolled_back(session)
         step = work.step_at(len(unit.results) - 1)
-        if denials.is_stale(step, unit.failure):
+        stale = denials.is_stale(step, unit.failure)
+        if stale:
             session.close()
-        if unit.failure.sqlstate[:2] in ("0A", "42"):
-            self._reloading = asyncio.create_task(self._reload())
+        if stale or unit.failure.sqlstate in denials.NOT_THERE:
+            self._behind(self._reload())
         return denials.denial(step, unit.failure, self._database)
 
     async def _reload(self) -> None:
@@ -305,15 +317,20 @@ class PostgreSQLResource(OutsideResource):
     async def _clean(self, session: Session, attempt: AttemptId) -> None:
         """Sees to it that nothing of the branch is, or comes to be, at the server; when that takes too long it goes on
         behind our back, until `abort` or the next incarnation finds it done."""
-        task = asyncio.create_task(self._cleaned(session, attempt))
-        self._cleaning[attempt] = task
+        task = self._cleaning[attempt] = self._behind(self._cleaned(session, attempt))
         task.add_done_callback(lambda _: self._cleaning.pop(attempt, None))
-        await asyncio.wait({task}, timeout=CLEAN_WITHIN_S)
+        done, _ = await asyncio.wait({task}, timeout=CLEAN_WITHIN_S)
+        if done:
+            task.result()
 
     async def _cleaned(self, session: Session, attempt: AttemptId) -> None:
-        if session.lost is not None:
-            await self._gone(session)
-        await self._end("ROLLBACK", attempt)
+        try:
+            if session.lost is not None:
+                await self._gone(session)
+            await self._end("ROLLBACK", attempt)
+        except ServerFailed as error:
+            log.error("what is left of a branch cannot be rolled back", attempt=str(attempt), error=str(error))
+            raise
 
     async def _gone(self, session: Session) -> None:
         """Waits until the server process behind a lost connection is there no more, with what it was told."""
@@ -393,7 +410,8 @@ class PostgreSQLResource(OutsideResource):
 
     def _remembering(self, attempt: AttemptId, operations: bytes | None = None) -> Query:
         return Query(
-            f"INSERT INTO {self._server.finished} VALUES ($1, $2, $3, $4)", (*self._names(attempt), operations)
+            f"INSERT INTO {self._server.finished} (identity, log, number, operations) VALUES ($1, $2, $3, $4)",
+            (*self._names(attempt), operations),
         )
 
     def _preparing(self, attempt: AttemptId) -> Query:

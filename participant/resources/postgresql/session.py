@@ -91,7 +91,7 @@ class Session:
         self._kept: dict[str, bytes] = {}
         self._named = 0
         self._result: PGresult | None = None
-        self._flushing = self._writing = False
+        self._writing = False
         self._socket = self._pgconn.socket
         self.lost: Lost | None = None
         self.used_freely = False
@@ -105,19 +105,28 @@ class Session:
         """Raises psycopg.OperationalError."""
         connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
         session = cls(connection)
-        session._pgconn.nonblocking = 1
-        session._pgconn.enter_pipeline_mode()
-        session._loop.add_reader(session._socket, session._readable)
         try:
-            unit = await session.ask(
-                Query("SELECT backend_start::text, pid::text FROM pg_stat_activity WHERE pid = pg_backend_pid()")
-            )
+            await session._look_at_itself()
         except Lost as lost:
             raise psycopg.OperationalError(str(lost)) from lost
-        if unit.failure is None and unit.results[0].ntuples:
-            session.started = text(unit.results[0], 0, 0) or ""
-            session.pid = int(text(unit.results[0], 0, 1) or 0)
+        except BaseException:
+            session.close()
+            raise
         return session
+
+    async def _look_at_itself(self) -> None:
+        """Learns which server process this is: with less, a broken connection could never be settled."""
+        self._pgconn.nonblocking = 1
+        self._pgconn.enter_pipeline_mode()
+        self._loop.add_reader(self._socket, self._readable)
+        unit = await self.ask(
+            Query("SELECT pid::text, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()")
+        )
+        found = unit.results[0] if unit.failure is None else None
+        pid, started = (text(found, 0, 0), text(found, 0, 1)) if found and found.ntuples else (None, None)
+        if pid is None or started is None:
+            raise psycopg.OperationalError("pg_stat_activity does not list this connection")
+        self.pid, self.started = int(pid), started
 
     @property
     def announced_pid(self) -> int:
@@ -143,7 +152,7 @@ class Session:
             return await future
 
     def send(self, queries: Sequence[Query]) -> asyncio.Future[Unit]:
-        """The same without waiting. What is sent in one turn of the event loop goes out together."""
+        """The same without waiting."""
         future: asyncio.Future[Unit] = self._loop.create_future()
         if self.lost is not None:
             future.set_exception(self.lost)
@@ -153,13 +162,11 @@ class Session:
         try:
             for query in queries:
                 self._send(query, pending)
-            self._pgconn.pipeline_sync()
+            self._pgconn.pipeline_sync()  # and sends, as far as the socket takes it
         except psycopg.OperationalError as error:
             self._lose(str(error))
             return future
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+        self._flush()
         return future
 
     def forget_statements(self) -> None:
@@ -188,9 +195,7 @@ class Session:
         pending.left.append(None)
 
     def _flush(self) -> None:
-        self._flushing = False
-        if self.lost is not None:
-            return
+        """Sends what is left, now and when the socket takes more."""
         try:
             more = self._pgconn.flush()
         except psycopg.OperationalError as error:

@@ -1,0 +1,322 @@
+"""Lost connections and dead servers: at every statement, and whatever the server did with it, the outcome is known."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loop
+from faults.servers import Database, PostgreSQL
+from participant.resources import No
+from participant.resources.outside import ResourceRefused
+from participant.resources.postgresql import PostgreSQLResource, pool, resource
+from participant.resources.postgresql.session import Query, Session
+from tests.postgresql_tools import PostgreSQLSubject, balance, listed
+from tests.sqlite_tools import add, encode, read
+from troth.operations import sql
+
+TRANSFER = [add("accounts", "alice", "balance", -10), add("accounts", "bob", "balance", 10)]
+WORK = encode([*TRANSFER, read("accounts", "bob")])
+QUERIES = 6
+"""BEGIN, three operations, the finished row, PREPARE."""
+SUICIDE = Query("SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(5)", kept=False)
+
+
+@pytest.fixture
+def subject(postgresql_databases: Callable[[], Database]) -> PostgreSQLSubject:
+    return PostgreSQLSubject(postgresql_databases)
+
+
+@pytest.fixture
+def strike(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], list[Session]]:
+    """Once, in the first unit that holds a query that begins so, the server process dies before the query at that
+    place. Tells whose it was."""
+    send = Session.send
+
+    def armed(beginning: str, at: int) -> list[Session]:
+        struck: list[Session] = []
+
+        def sending(self: Session, queries: Sequence[Query]) -> Any:
+            if not struck and any(query.sql.startswith(beginning) for query in queries):
+                struck.append(self)
+                queries = [*queries[:at], SUICIDE, *queries[at:]]
+            return send(self, queries)
+
+        monkeypatch.setattr(Session, "send", sending)
+        return struck
+
+    return armed
+
+
+@pytest.fixture
+def cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[Session]]:
+    """Once, the connection is gone on our side when the first unit with a query that begins so has been sent: the
+    server carries it out, and nobody hears of it."""
+    send = Session.send
+
+    def armed(beginning: str) -> list[Session]:
+        struck: list[Session] = []
+
+        def sending(self: Session, queries: Sequence[Query]) -> Any:
+            future = send(self, queries)
+            if not struck and any(query.sql.startswith(beginning) for query in queries):
+                struck.append(self)
+                self._lose("cut by the test")
+            return future
+
+        monkeypatch.setattr(Session, "send", sending)
+        return struck
+
+    return armed
+
+
+def total(database: Database) -> tuple[int, int]:
+    return balance(database), balance(database, "bob")
+
+
+# The server process dies.
+
+
+@pytest.mark.parametrize("at", range(QUERIES + 1))
+@on_a_loop
+async def test_prepare_answers_no_and_leaves_nothing(
+    subject: PostgreSQLSubject, strike: Callable[[str, int], list[Session]], at: int
+) -> None:
+    """Also when PREPARE itself was carried out, and only its answer is missing."""
+    async with subject.opened() as opened:
+        plan = opened.plan(WORK)
+        struck = strike("PREPARE", at)
+        with pytest.raises(No, match="cannot be reached") as caught:
+            await opened.prepare(FIRST, plan)
+        assert struck
+        assert caught.value.reason.retryable
+        assert listed(subject.database) == []
+        await opened.prepare(SECOND, plan)
+        await opened.commit(SECOND)
+        await opened.abort(FIRST)
+    assert total(subject.database) == (90, 110)
+
+
+@pytest.mark.parametrize("at", range(QUERIES))
+@on_a_loop
+async def test_run_answers_no_and_leaves_nothing_before_its_commit(
+    subject: PostgreSQLSubject, strike: Callable[[str, int], list[Session]], at: int
+) -> None:
+    async with subject.opened() as opened:
+        struck = strike("BEGIN", at)
+        with pytest.raises(No) as caught:
+            await opened.run(FIRST, WORK, opened.plan(WORK))
+        assert struck
+        assert caught.value.reason.retryable
+        assert total(subject.database) == (100, 100)
+        assert (await opened.survey()).committed.keys() == frozenset()
+
+
+@pytest.mark.parametrize(("at", "committed"), [(0, False), (1, True)])
+@on_a_loop
+async def test_run_waits_until_it_knows(
+    subject: PostgreSQLSubject, strike: Callable[[str, int], list[Session]], at: int, committed: bool
+) -> None:
+    async with subject.opened() as opened:
+        strike("COMMIT", at)
+        if committed:
+            prepared = await opened.run(FIRST, WORK, opened.plan(WORK))
+            assert b"bob" in prepared.rows
+        else:
+            with pytest.raises(No):
+                await opened.run(FIRST, WORK, opened.plan(WORK))
+        assert total(subject.database) == ((90, 110) if committed else (100, 100))
+        assert (await opened.survey()).committed.keys() == ({FIRST} if committed else frozenset())
+
+
+@pytest.mark.parametrize("at", range(2))
+@pytest.mark.parametrize("verb", ["COMMIT", "ROLLBACK"])
+@on_a_loop
+async def test_an_end_is_carried_out_once(
+    subject: PostgreSQLSubject, strike: Callable[[str, int], list[Session]], verb: str, at: int
+) -> None:
+    """Also when it was carried out, and its answer is missing."""
+    async with subject.opened() as opened:
+        await opened.prepare(FIRST, opened.plan(WORK))
+        struck = strike(f"{verb} PREPARED", at)
+        await (opened.commit if verb == "COMMIT" else opened.abort)(FIRST)
+        assert struck
+        assert listed(subject.database) == []
+    assert total(subject.database) == ((90, 110) if verb == "COMMIT" else (100, 100))
+
+
+# The connection breaks, and the server goes on.
+
+SLOW = encode([add("accounts", "alice", "balance", -10), sql("SELECT pg_sleep(0.5)")])
+
+
+@on_a_loop
+async def test_a_no_waits_until_nothing_can_come_to_be(
+    subject: PostgreSQLSubject, cut: Callable[[str], list[Session]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with subject.opened() as opened:
+        cut("PREPARE")
+        with pytest.raises(No):
+            await opened.prepare(FIRST, opened.plan(SLOW))
+        await asyncio.sleep(0.8)
+        assert listed(subject.database) == []
+
+        async def gone(self: PostgreSQLResource, session: Session) -> None:
+            """Whoever does not wait for the end of the other side ..."""
+
+        monkeypatch.setattr(PostgreSQLResource, "_gone", gone)
+        cut("PREPARE")
+        with pytest.raises(No):
+            await opened.prepare(SECOND, opened.plan(SLOW))
+        await asyncio.sleep(0.8)
+        assert len(listed(subject.database)) == 1  # ... said NO to what then was prepared.
+
+
+@on_a_loop
+async def test_run_is_not_answered_while_its_commit_may_yet_be(
+    subject: PostgreSQLSubject, cut: Callable[[str], list[Session]]
+) -> None:
+    subject.database.execute(
+        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.3); RETURN NULL; END'"
+    )
+    subject.database.execute(
+        "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON orders DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION slowly()"
+    )
+    async with subject.opened() as opened:
+        cut("COMMIT")
+        try:
+            await opened.run(FIRST, subject.change, opened.plan(subject.change))
+            ended = {FIRST}
+        except No:
+            ended = set()
+        await asyncio.sleep(0.5)
+        assert (await opened.survey()).committed.keys() == ended
+        assert balance(subject.database) == (90 if ended else 100)
+
+
+@pytest.mark.parametrize("verb", ["COMMIT", "ROLLBACK"])
+@on_a_loop
+async def test_an_end_that_nobody_heard_of(
+    subject: PostgreSQLSubject, cut: Callable[[str], list[Session]], verb: str
+) -> None:
+    async with subject.opened() as opened:
+        await opened.prepare(FIRST, opened.plan(WORK))
+        cut(f"{verb} PREPARED")
+        await (opened.commit if verb == "COMMIT" else opened.abort)(FIRST)
+        assert (await opened.survey()).committed.keys() == ({FIRST} if verb == "COMMIT" else frozenset())
+
+
+@on_a_loop
+async def test_a_silent_server_is_given_up(subject: PostgreSQLSubject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "ANSWER_WITHIN_S", 0.2)
+    async with subject.opened() as opened:
+        slow = encode([add("accounts", "alice", "balance", -10), sql("SELECT pg_sleep(30)")])
+        with pytest.raises(No, match="no answer within"):
+            await opened.prepare(FIRST, opened.plan(slow))
+        monkeypatch.undo()
+        await opened.prepare(SECOND, opened.plan(WORK))
+
+
+# The server dies. It is started in this thread, for it ends with the one that starts it.
+
+
+@on_a_loop
+async def test_what_was_prepared_outlives_kill_9_of_the_server(
+    subject: PostgreSQLSubject, postgresql: PostgreSQL
+) -> None:
+    """With its locks; and an end that was asked for meanwhile is carried out when the server is back."""
+    async with subject.opened() as opened:
+        await opened.prepare(FIRST, opened.plan(WORK))
+        postgresql.kill()
+        with pytest.raises(No, match="cannot be reached") as caught:
+            await opened.prepare(SECOND, opened.plan(WORK))
+        assert caught.value.reason.retryable
+        ending = asyncio.create_task(opened.commit(FIRST))
+        await asyncio.sleep(0.2)
+        assert not ending.done()
+        postgresql.start()
+        async with asyncio.timeout(10):
+            await ending
+        assert total(subject.database) == (90, 110)
+        await opened.prepare(THIRD, opened.plan(WORK))
+    postgresql.kill()
+    postgresql.start()
+    async with subject.opened() as later:
+        survey = await later.survey()
+        assert (set(survey.prepared), set(survey.committed)) == ({THIRD}, {FIRST})
+        with pytest.raises(No, match="lock_timeout_s"):
+            await later.prepare(SECOND, later.plan(WORK))
+        await later.abort(THIRD)
+
+
+@on_a_loop
+async def test_what_a_no_could_not_clean_is_cleaned_behind_it(
+    subject: PostgreSQLSubject, postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to PREPARE is lost, and the server with it: the NO goes out, and the branch goes when it is back."""
+    monkeypatch.setattr(resource, "CLEAN_WITHIN_S", 0.1)
+    async with subject.opened() as opened:
+        ask = Session.ask
+
+        async def lost(self: Session, *queries: Query, within_s: float | None = None) -> Any:
+            unit = await ask(self, *queries, within_s=within_s)
+            if queries[-1].sql.startswith("PREPARE"):
+                postgresql.kill()
+                self.close()
+                return await ask(self)
+            return unit
+
+        monkeypatch.setattr(Session, "ask", lost)
+        with pytest.raises(No):
+            await opened.prepare(FIRST, opened.plan(WORK))
+        monkeypatch.setattr(Session, "ask", ask)
+        postgresql.start()
+        assert len(listed(subject.database)) == 1
+        async with asyncio.timeout(10):
+            await opened.abort(FIRST)
+        assert listed(subject.database) == []
+
+
+# Incarnations.
+
+
+@on_a_loop
+async def test_a_second_process_with_the_same_file_is_refused_by_name(
+    subject: PostgreSQLSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "FENCE_WITHIN_S", 0.2)
+    async with subject.opened():
+        second = subject.make()
+        with pytest.raises(ResourceRefused, match=r"process \d+ \(from 127.0.0.1\) holds the lock"):
+            await second.open(NAMESPACE)
+
+
+@on_a_loop
+async def test_what_an_earlier_incarnation_is_still_at_ends_before_the_next_begins(
+    subject: PostgreSQLSubject,
+) -> None:
+    """A participant that was killed leaves server processes that finish what they were told; one that is at work would
+    prepare a branch after the survey of the next life has said that there is none."""
+    first = subject.make()
+    assert isinstance(first, PostgreSQLResource)
+    await first.open(NAMESPACE)
+    running = asyncio.create_task(first.prepare(FIRST, first.plan(SLOW)))
+    await asyncio.sleep(0.2)
+    keeper = first._pool._keeper
+    assert keeper is not None
+    keeper.close()  # as a kill of the whole process would; the work goes on
+    async with subject.opened() as later:
+        found = (await later.survey()).prepared
+        await asyncio.sleep(0.8)
+        assert (await later.survey()).prepared == found
+        with pytest.raises(No, match="cannot be reached"):
+            await running
+        with pytest.raises(No, match="another process works"):
+            await first.prepare(SECOND, first.plan(WORK))
+        await first.close()
+        for attempt in found:
+            await later.abort(attempt)

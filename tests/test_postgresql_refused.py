@@ -1,0 +1,203 @@
+"""Servers that a YES could not be kept for are refused at start, each with what to change; bad input while serving."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loop
+from faults.servers import Database, PostgreSQL
+from participant.resources import No
+from participant.resources.outside import ResourceRefused
+from participant.resources.postgresql import PostgreSQLResource, resource
+from tests.postgresql_tools import SCHEMA, PostgreSQLSubject, listed
+from tests.sqlite_tools import add, encode, insert, update
+from troth.operations import sql
+from troth.v1.types_pb2 import Code
+
+
+async def refused(dsn: str, pool: int = 2) -> str:
+    opened = PostgreSQLResource(dsn, pool=pool)
+    with pytest.raises(ResourceRefused) as caught:
+        await opened.open(NAMESPACE)
+    return str(caught.value)
+
+
+@pytest.fixture
+def subject(postgresql_databases: Callable[[], Database]) -> PostgreSQLSubject:
+    return PostgreSQLSubject(postgresql_databases)
+
+
+@contextmanager
+def role(database: Database, name: str) -> Iterator[str]:
+    """A role without privileges, and the DSN by it."""
+    full = f"{name}_{database.name}"
+    database.execute(f"CREATE ROLE {full} LOGIN")
+    try:
+        yield database.dsn.replace("postgres@", f"{full}@")
+    finally:
+        database.execute(f"DROP OWNED BY {full}")
+        database.execute(f"DROP ROLE {full}")
+
+
+@on_a_loop
+async def test_who_is_not_let_in(postgresql_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "OPEN_WITHIN_S", 0.0)
+    dsn = postgresql_database.dsn
+    assert 'database "nowhere" does not exist' in await refused(dsn.replace(postgresql_database.name, "nowhere"))
+    assert 'role "nobody" does not exist' in await refused(dsn.replace("postgres@", "nobody@"))
+    assert "Connection refused" in await refused("host=127.0.0.1 port=1")
+    assert (await refused("host=127.0.0.1 colour=red")).startswith("this is no DSN: invalid")
+
+
+@on_a_loop
+async def test_a_wrong_password_is_said_without_it(postgresql_database: Database, postgresql: PostgreSQL) -> None:
+    with role(postgresql_database, "locked"):
+        config = postgresql.folder / "data" / "pg_hba.conf"
+        before = config.read_text()
+        config.write_text(f"host all locked_{postgresql_database.name} all scram-sha-256\n{before}")
+        try:
+            postgresql_database.execute("SELECT pg_reload_conf()")
+            name = f"locked_{postgresql_database.name}:secret@"
+            message = await refused(postgresql_database.dsn.replace("postgres@", name))
+            while "password authentication failed" not in message:  # until the configuration is read again
+                message = await refused(postgresql_database.dsn.replace("postgres@", name))
+            assert "secret" not in message
+        finally:
+            config.write_text(before)
+            postgresql_database.execute("SELECT pg_reload_conf()")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_prepared_transactions": "0"}, "max_prepared_transactions is 0, .*: set max_prepared_transactions = 100"),
+        ({"fsync": "off"}, "fsync is off, .*: set fsync = on"),
+        ({"default_transaction_read_only": "on"}, "takes no writes from role postgres: set default_transaction"),
+        ({"max_connections": "6", "max_wal_senders": "0"}, r"max_connections is 6, and \d+ are needed"),
+    ],
+)
+@pytest.mark.needs_postgresql
+def test_a_server_set_up_otherwise(settings: dict[str, str], message: str) -> None:
+    @on_a_loop
+    async def attempt(dsn: str) -> None:
+        opened = PostgreSQLResource(dsn, pool=2)
+        with pytest.raises(ResourceRefused, match=message):
+            await opened.open(NAMESPACE)
+
+    with PostgreSQL(settings) as server:
+        attempt(server.dsn)
+
+
+@on_a_loop
+async def test_a_lazy_commit_is_made_a_durable_one(subject: PostgreSQLSubject) -> None:
+    subject.database.execute(f"ALTER DATABASE {subject.database.name} SET synchronous_commit = off")
+    async with subject.opened() as opened:
+        shown = encode([sql("SHOW synchronous_commit", read_only=True)])
+        assert b"on" in (await opened.prepare(FIRST, opened.plan(shown))).rows
+
+
+@on_a_loop
+async def test_a_standby_or_a_pool_larger_than_the_server(postgresql_database: Database) -> None:
+    assert "less than the 101 branches" in await refused(postgresql_database.dsn, 101)
+
+
+@on_a_loop
+async def test_privileges(subject: PostgreSQLSubject) -> None:
+    """First the finished table; then each table and each statement for itself."""
+    database = subject.database
+    with role(database, "clerk") as dsn:
+        message = await refused(dsn)
+        clerk = f"clerk_{database.name}"
+        assert f'GRANT CREATE ON SCHEMA "public" TO "{clerk}", or as another role: CREATE TABLE' in message
+        for statement in message.partition("as another role: ")[2].split("; "):  # what is said helps
+            database.execute(statement)
+        database.execute(f"GRANT SELECT ON accounts TO {clerk}")
+        opened = PostgreSQLResource(dsn, pool=2)
+        await opened.open(NAMESPACE)
+        try:
+            why = {status.name: status.not_served for status in opened.tables()}
+            assert why["accounts"] == ""
+            assert why["orders"].startswith(f"role {clerk} may not read it: GRANT")
+            with pytest.raises(No, match="the role that the participant connects as may not do this") as caught:
+                await opened.prepare(FIRST, opened.plan(encode([add("accounts", "bob", "balance", 1)])))
+            assert not caught.value.reason.retryable
+            assert caught.value.reason.operation == 0
+        finally:
+            await opened.close()
+
+
+@on_a_loop
+async def test_no_place_is_left_for_a_prepared_transaction(postgresql_databases: Callable[[], Database]) -> None:
+    with PostgreSQL({"max_prepared_transactions": "2"}) as server:
+        server.execute(SCHEMA)
+        opened = PostgreSQLResource(server.dsn, pool=2)
+        await opened.open(NAMESPACE)
+        try:
+            for attempt, name in ((FIRST, "alice"), (SECOND, "bob")):
+                await opened.prepare(attempt, opened.plan(encode([add("accounts", name, "balance", 1)])))
+            with pytest.raises(No, match="maximum number of prepared transactions reached") as caught:
+                await opened.prepare(THIRD, opened.plan(encode([insert("orders", 1)])))
+            assert (caught.value.reason.code, caught.value.reason.retryable) == (Code.CODE_OVERLOADED, True)
+            await opened.commit(FIRST)
+            await opened.prepare(THIRD, opened.plan(encode([insert("orders", 1)])))
+        finally:
+            await opened.close()
+
+
+@on_a_loop
+async def test_a_server_that_turns_read_only(subject: PostgreSQLSubject) -> None:
+    async with subject.opened() as opened:
+        subject.database.execute(f"ALTER DATABASE {subject.database.name} SET default_transaction_read_only = on")
+        with pytest.raises(No, match="takes no writes") as caught:
+            await opened.prepare(FIRST, opened.plan(subject.change))
+        assert (caught.value.reason.code, caught.value.reason.retryable) == (Code.CODE_NOT_SERVING, True)
+
+
+@on_a_loop
+async def test_a_full_disk_is_a_no_that_may_be_tried_again(subject: PostgreSQLSubject) -> None:
+    """As the server says it (53100); a disk that is full for its log ends the server, which is a lost connection."""
+    subject.database.execute(
+        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE disk_full USING MESSAGE = 'could not extend file'; END $$"
+    )
+    subject.database.execute("CREATE TRIGGER f BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION full_disk()")
+    async with subject.opened() as opened:
+        with pytest.raises(No, match="the server's disk is full: could not extend file") as caught:
+            await opened.prepare(FIRST, opened.plan(subject.change))
+        assert caught.value.reason.retryable
+        assert listed(subject.database) == []
+
+
+@on_a_loop
+async def test_a_table_that_changes_while_it_is_served(subject: PostgreSQLSubject) -> None:
+    async with subject.opened() as opened:
+        with pytest.raises(No, match="there is no table stock"):
+            opened.plan(encode([insert("stock", 1)]))
+        subject.database.execute("CREATE TABLE stock(id int PRIMARY KEY, n int)")
+        await opened.survey()
+        await opened.prepare(FIRST, opened.plan(encode([insert("stock", 1, n=1)])))
+        await opened.commit(FIRST)
+        read_plan = opened.plan(encode([update("stock", 1, n=2)]))
+        subject.database.execute("ALTER TABLE stock DROP COLUMN n")
+        with pytest.raises(No, match="no such column") as caught:
+            await opened.prepare(SECOND, read_plan)
+        assert caught.value.reason.code == Code.CODE_NO_SUCH_COLUMN
+        subject.database.execute("DROP TABLE stock")
+        with pytest.raises(No, match=r"no such table|no table stock"):
+            await opened.prepare(THIRD, opened.plan(encode([insert("stock", 2)])))
+
+
+@on_a_loop
+async def test_a_failure_in_the_middle_says_which_operation(subject: PostgreSQLSubject) -> None:
+    async with subject.opened() as opened:
+        operations = [
+            add("accounts", "bob", "balance", 1),
+            sql("SELECT 1 / (balance - 101) FROM accounts"),
+            insert("orders", 1),
+        ]
+        with pytest.raises(No, match="division by zero") as caught:
+            await opened.prepare(FIRST, opened.plan(encode(operations)))
+        assert caught.value.reason.operation == 1

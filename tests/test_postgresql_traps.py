@@ -1,0 +1,317 @@
+"""The traps of PREPARE TRANSACTION, each on a real server, and each shown to catch who has no guard against it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from faults.conformance.outside import FIRST, LOG, NAMESPACE, SECOND, THIRD, on_a_loop, prepare_branch, run_branch
+from faults.servers import Database
+from participant.resources import No
+from participant.resources.outside import EndedElsewhere, ResourceRefused, Stray
+from participant.resources.postgresql import PostgreSQLResource, resource, statements
+from participant.resources.postgresql.session import Query, Session, Unit
+from tests.postgresql_tools import PostgreSQLSubject, balance, listed
+from tests.sqlite_tools import add, encode, insert, update
+from troth.operations import sql
+from troth.v1.types_pb2 import Code
+
+INSUFFICIENT = encode([add("accounts", "alice", "balance", -101)])
+MISSING = encode([update("accounts", "nobody", balance=1)])
+
+
+@pytest.fixture
+def subject(postgresql_databases: Callable[[], Database]) -> PostgreSQLSubject:
+    return PostgreSQLSubject(postgresql_databases)
+
+
+async def voted_no(opened: Any, operations: bytes) -> Code:
+    with pytest.raises(No) as caught:
+        await opened.prepare(FIRST, opened.plan(operations))
+    return caught.value.reason.code
+
+
+def careless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statements one by one, errors dropped: what a program sees that looks at exceptions of the last call only, as
+    psycopg's tpc_prepare() does not raise one for a transaction that has failed."""
+    ask = Session.ask
+
+    async def one_by_one(self: Session, *queries: Query, within_s: float | None = None) -> Unit:
+        units = [await ask(self, query) for query in queries]
+        return Unit([unit.results[0] for unit in units if unit.results], None if len(units) > 1 else units[0].failure)
+
+    monkeypatch.setattr(Session, "ask", one_by_one)
+
+
+@on_a_loop
+async def test_prepare_of_a_failed_transaction_is_answered_with_rollback_and_no_error(
+    subject: PostgreSQLSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statements.Work, "rows", lambda self, results: b"")  # the guard under test stands alone
+    async with subject.opened() as opened:
+        careless(monkeypatch)
+        assert await voted_no(opened, INSUFFICIENT) == Code.CODE_RESOURCE
+        monkeypatch.setattr(resource, "is_proven", lambda unit: True)
+        await opened.prepare(SECOND, opened.plan(INSUFFICIENT))  # a YES
+        assert listed(subject.database) == []  # a false one
+
+
+@on_a_loop
+async def test_a_pipelined_prepare_goes_out_before_the_row_count_is_known(
+    subject: PostgreSQLSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with subject.opened() as opened:
+        assert await voted_no(opened, MISSING) == Code.CODE_ROW_MISSING
+        assert listed(subject.database) == []
+        monkeypatch.setattr(statements.Work, "rows", lambda self, results: b"")
+        await opened.prepare(SECOND, opened.plan(MISSING))  # a YES to what changed nothing
+        assert len(listed(subject.database)) == 1
+
+
+@on_a_loop
+async def test_a_wrong_row_count_of_a_statement_leaves_nothing(subject: PostgreSQLSubject) -> None:
+    async with subject.opened() as opened:
+        operations = encode([sql("UPDATE accounts SET balance = 0", rows=1)])
+        for tried in (prepare_branch, run_branch):
+            with pytest.raises(No) as caught:
+                await tried(opened, FIRST, operations)
+            assert caught.value.reason.message == "the statement touched 2 rows, not 1"
+            assert (listed(subject.database), balance(subject.database)) == ([], 100)
+
+
+@on_a_loop
+async def test_after_an_error_the_server_skips_up_to_the_sync(subject: PostgreSQLSubject) -> None:
+    """So every end has a sync of its own: an unknown name in between says nothing about its neighbours."""
+    async with subject.opened() as opened:
+        for attempt, name in ((FIRST, "alice"), (THIRD, "bob")):
+            await opened.prepare(attempt, opened.plan(encode([add("accounts", name, "balance", 1)])))
+        ends = (opened.commit(FIRST), opened.commit(SECOND), opened.commit(THIRD))
+        assert [type(each) for each in await asyncio.gather(*ends, return_exceptions=True)] == [
+            type(None),
+            EndedElsewhere,
+            type(None),
+        ]
+    session = await Session.connect(subject.database.dsn)
+    unit = await session.ask(Query("SELECT 1"), Query("SELECT 1/0"), Query("SELECT 3"))
+    session.close()
+    assert len(unit.results) == 1
+    assert unit.failure is not None
+    assert unit.failure.sqlstate == "22012"
+
+
+@on_a_loop
+async def test_an_unknown_name_is_never_an_outcome(subject: PostgreSQLSubject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """42704 is the answer for "finished already" and for "never prepared" alike: the finished table tells which."""
+    async with subject.opened() as opened:
+        await opened.prepare(FIRST, opened.plan(subject.change))
+        subject.database.execute(f"ROLLBACK PREPARED '{listed(subject.database)[0]}'")  # a DBA
+        with pytest.raises(EndedElsewhere, match="ended as ABORTED"):
+            await opened.commit(FIRST)
+        await opened.prepare(SECOND, opened.plan(subject.change))
+        subject.database.execute(f"COMMIT PREPARED '{listed(subject.database)[0]}'")
+        with pytest.raises(EndedElsewhere, match="ended as COMMITTED"):
+            await opened.abort(SECOND)
+        await opened.commit(SECOND)
+
+        async def finished(self: PostgreSQLResource, attempt: object) -> bool:
+            return True
+
+        monkeypatch.setattr(PostgreSQLResource, "_remembers", finished)
+        await opened.commit(FIRST)  # "done", of what was rolled back
+
+
+@on_a_loop
+async def test_another_database_s_branches_are_not_ours(
+    subject: PostgreSQLSubject, postgresql_databases: Callable[[], Database]
+) -> None:
+    """pg_prepared_xacts lists those of the whole server; only from their own database can they be ended."""
+    other = postgresql_databases()
+    strange = "troth:somebody:else:1"
+    prepare(other, "troth:elsewhere:else:1")
+    prepare(subject.database, strange)
+    prepare(subject.database, "not of troth")
+    async with subject.opened() as opened:
+        survey = await opened.survey()
+        assert survey.prepared == frozenset()
+        assert [stray.name for stray in survey.strays] == [strange]
+        assert all(isinstance(stray, Stray) and 0 <= stray.age_s < 60 for stray in survey.strays)
+    prepare(other, f"troth:{NAMESPACE}:{LOG}:{FIRST.number}")
+    with pytest.raises(ResourceRefused, match=f"prepared in database {other.name} by role postgres"):
+        await subject.make().open(NAMESPACE)
+
+
+def prepare(database: Database, gid: str) -> None:
+    with database.connect() as connection:
+        connection.autocommit = True
+        for statement in ("BEGIN", f"PREPARE TRANSACTION '{gid}'"):
+            connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TEMPORARY TABLE t(id int)",
+        "NOTIFY somebody",
+        "LISTEN somebody",
+        "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+    ],
+)
+@on_a_loop
+async def test_what_prepare_refuses_is_a_no_with_the_server_s_reason(
+    subject: PostgreSQLSubject, statement: str
+) -> None:
+    async with subject.opened() as opened:
+        with pytest.raises(No, match=r"the server cannot do this in a branch: cannot PREPARE") as caught:
+            await opened.prepare(FIRST, opened.plan(encode([add("accounts", "bob", "balance", 1), sql(statement)])))
+        assert not caught.value.reason.retryable
+        assert (listed(subject.database), balance(subject.database, "bob")) == ([], 100)
+        await opened.prepare(SECOND, opened.plan(subject.other))
+
+
+@on_a_loop
+async def test_a_read_only_branch_is_never_prepared(
+    subject: PostgreSQLSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PREPARE costs an fsync and a slot even then."""
+    sent: list[str] = []
+    send = Session.send
+
+    def noted(self: Session, queries: Sequence[Query]) -> Any:
+        sent.extend(query.sql for query in queries)
+        return send(self, queries)
+
+    async with subject.opened() as opened:
+        monkeypatch.setattr(Session, "send", noted)
+        await opened.prepare(FIRST, opened.plan(subject.look))
+        sent = sent[sent.index("BEGIN") :]
+        assert sent[-1] == "COMMIT"
+        assert not [each for each in sent if "PREPARE" in each or "INSERT" in each]
+
+
+# Transaction control inside of a branch.
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "COMMIT",
+        "; commit",
+        "/* a /* nested */ one */ END",
+        "-- a line\nROLLBACK",
+        "\tabort",
+        "BEGIN",
+        "START TRANSACTION",
+        "PREPARE TRANSACTION 'mine'",
+        "COMMIT AND CHAIN",
+        "savepoint s",
+        "SET SESSION AUTHORIZATION postgres",
+        "COPY t FROM STDIN",
+    ],
+)
+@on_a_loop
+async def test_a_branch_cannot_end_its_transaction(subject: PostgreSQLSubject, statement: str) -> None:
+    async with subject.opened() as opened:
+        operations = encode([add("accounts", "bob", "balance", 1), sql(statement)])
+        with pytest.raises(No) as caught:
+            opened.plan(operations)
+        assert (caught.value.reason.code, caught.value.reason.operation) == (Code.CODE_BAD_OPERATION, 1)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT 1; COMMIT",
+        "DO $$ BEGIN COMMIT; END $$",
+        "CALL ends()",
+        "SELECT set_config('transaction_read_only', 'x', true)",
+        "SELECT pg_terminate_backend(pg_backend_pid())",
+        "SELECT 1/0",
+        "SELECT pg_sleep(0), nothing",
+    ],
+)
+@on_a_loop
+async def test_nothing_of_a_branch_stays_whatever_its_statement_tries(
+    subject: PostgreSQLSubject, statement: str
+) -> None:
+    subject.database.execute("CREATE PROCEDURE ends() LANGUAGE plpgsql AS 'BEGIN COMMIT; END'")
+    async with subject.opened() as opened:
+        operations = encode([add("accounts", "bob", "balance", 1), sql(statement)])
+        for tried in (prepare_branch, run_branch):
+            with pytest.raises(No):
+                await tried(opened, FIRST, operations)
+            assert (listed(subject.database), balance(subject.database, "bob")) == ([], 100)
+        await opened.prepare(SECOND, opened.plan(subject.other))
+
+
+@on_a_loop
+async def test_what_the_first_word_hides_does_commit_without_its_guard(
+    subject: PostgreSQLSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statements, "_UNFIT", {})
+    async with subject.opened() as opened:
+        plan = opened.plan(encode([add("accounts", "bob", "balance", 1), sql("COMMIT"), sql("SELECT 1/0")]))
+        with pytest.raises(No):
+            await opened.prepare(FIRST, plan)
+        assert balance(subject.database, "bob") == 101  # a NO, and yet
+
+
+@on_a_loop
+async def test_a_statement_that_may_only_read_cannot_write(subject: PostgreSQLSubject) -> None:
+    async with subject.opened() as opened:
+        for statement in (
+            "UPDATE accounts SET balance = 0",
+            "WITH gone AS (DELETE FROM accounts RETURNING 1) SELECT * FROM gone",
+            "SELECT writes()",
+        ):
+            subject.database.execute(
+                "CREATE OR REPLACE FUNCTION writes() RETURNS void LANGUAGE sql AS 'UPDATE accounts SET balance = 0'"
+            )
+            operations = [sql(statement, read_only=True), add("accounts", "bob", "balance", 1)]
+            with pytest.raises(No, match="said to be read-only") as caught:
+                await opened.prepare(FIRST, opened.plan(encode(operations)))
+            assert not caught.value.reason.retryable
+        operations = [sql("SELECT balance FROM accounts", read_only=True), add("accounts", "bob", "balance", 1)]
+        await opened.prepare(SECOND, opened.plan(encode(operations)))  # what may be written is as before
+        await opened.commit(SECOND)
+    assert (balance(subject.database), balance(subject.database, "bob")) == (100, 101)
+
+
+@on_a_loop
+async def test_a_function_cannot_give_the_branch_to_another_role_or_make_its_commit_lazy(
+    subject: PostgreSQLSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only its owner can end a prepared transaction, and set_config() is no statement that a first word gives away."""
+    database = subject.database
+    role = f"other_{database.name}"
+    database.execute(f"CREATE ROLE {role}")
+    database.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
+    tricks = [f"SELECT set_config('role', '{role}', false)", "SELECT set_config('synchronous_commit', 'off', false)"]
+    operations = encode([add("accounts", "bob", "balance", 1), *map(sql, tricks)])
+    try:
+        async with subject.opened() as opened:
+            await opened.prepare(FIRST, opened.plan(operations))
+            assert database.execute("SELECT owner FROM pg_prepared_xacts WHERE database = current_database()") == [
+                ("postgres",)
+            ]
+            await opened.commit(FIRST)
+            shown = encode([sql("SELECT current_user, current_setting('synchronous_commit')", read_only=True)])
+            for _ in range(subject.at_work_max):  # the session is clean again, whichever it is
+                rows = (await opened.prepare(SECOND, opened.plan(shown))).rows
+                assert b"postgres" in rows
+                assert b"off" not in rows
+    finally:
+        database.execute(f"DROP OWNED BY {role}")
+        database.execute(f"DROP ROLE {role}")
+
+
+@on_a_loop
+async def test_an_attempt_is_remembered_in_the_transaction_of_its_work(subject: PostgreSQLSubject) -> None:
+    async with subject.opened() as opened:
+        await opened.prepare(FIRST, opened.plan(encode([insert("orders", 5)])))
+        assert subject.database.execute("SELECT * FROM troth_finished") == []
+        await opened.commit(FIRST)
+        rows = subject.database.execute("SELECT f.xmin = o.xmin, number FROM troth_finished f, orders o")
+        assert rows == [(True, FIRST.number)]
