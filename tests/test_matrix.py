@@ -184,21 +184,20 @@ node._EVENTS[node.CoordinatorAnswered] = wrong
         (),
         """
 from participant.log import VoteLog
-VoteLog.merge = lambda self, survey, at: None
+VoteLog.merge = lambda *_, **__: None
 """,
     ),
-    "a commit whose answer is lost with the server counts as carried out": (
-        "commit/participant:apply:before-carry=outage/last/servers",
+    "a commit is acknowledged that the server was not told of": (
+        "commit/participant:acknowledged:before-send=delay/last/servers",
         (),
         """
-from participant.resources.postgresql.resource import PostgreSQLResource as Resource
-async def wrong(self, attempt):
-    ender = await self._pool.ender()
-    try:
-        await ender.ask(self._ending("COMMIT", attempt))
-    except Exception:
-        pass
-Resource.commit = wrong
+from participant import outside
+from participant.events import Apply
+right, applies = outside.part_of, []
+async def wrong(resource, job):
+    applies.extend([job] if isinstance(job, Apply) else [])
+    return None if job in applies[1:] else await right(resource, job)
+outside.part_of = wrong
 """,
     ),
 }
