@@ -59,6 +59,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "postgresql": Kind("COMMIT PREPARED {}", "ROLLBACK PREPARED {}"),
+    "mariadb": Kind("XA COMMIT {}", "XA ROLLBACK {}"),
 }
 
 

@@ -36,7 +36,7 @@ CREATE TABLE late(id int PRIMARY KEY DEFERRABLE);
 CREATE SCHEMA shop;
 CREATE TABLE shop.plain(id int PRIMARY KEY);
 CREATE TABLE "Odd "" name"("the key" int PRIMARY KEY, "a.b" text);
-CREATE TABLE numbered(id int GENERATED ALWAYS AS NAMESPACE PRIMARY KEY, twice int GENERATED ALWAYS AS (1 + 1) STORED);
+CREATE TABLE numbered(id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, twice int GENERATED ALWAYS AS (1 + 1) STORED);
 """
 REFUSED = {
     "keyless": "it has no primary key",

@@ -238,13 +238,15 @@ class ServerContract:
 
     @on_a_loop
     async def test_what_was_prepared_commits(self, subject: OutsideSubject) -> None:
-        """Rule 2: after a YES the commit never fails, and it changes what the branch says."""
+        """Rule 2: after a YES the commit never fails, and changes what the branch says; commits are remembered in order."""
         async with subject.opened() as resource:
             for attempt, operations in ((FIRST, subject.change), (SECOND, subject.increment), (THIRD, subject.other)):
                 before = await subject.state()
                 await _committed(resource, attempt, operations)
                 assert await subject.state() != before
             assert await _held(resource) == (set(), {FIRST, SECOND, THIRD})
+            order = list((await resource.survey()).committed)
+            assert order.index(FIRST) < order.index(SECOND), "they changed one row"
 
     @on_a_loop
     async def test_what_was_prepared_is_found_and_ends_in_a_later_incarnation(self, subject: OutsideSubject) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,13 @@ from faults.servers.server import HOST, START_WITHIN_S, Server
 
 if TYPE_CHECKING:
     import pymysql
+
+
+_LEAVING = """SELECT 1 FROM information_schema.innodb_trx WHERE trx_mysql_thread_id <> 0
+AND trx_mysql_thread_id NOT IN (SELECT id FROM information_schema.processlist)"""
+"""Transactions of sessions that are being taken down: until then XA ROLLBACK from another says OK, and does nothing."""
+_TRX_LISTED_AFTER_S = 0.15
+"""How old INNODB_TRX can be."""
 
 
 class MariaDB(Server):
@@ -34,8 +42,10 @@ class MariaDB(Server):
         return [*self._places(), "--skip-name-resolve", *settings]
 
     def _places(self) -> list[str]:
-        """Its data and its own files; and none of the machine's settings."""
-        return ["--no-defaults", f"--basedir={Path(self._program).parent.parent}", f"--datadir={self._data}"]
+        """Its data and its own files; and none of the machine's settings. A server that starts removes temporary tables
+        where it looks for its own, so that in a shared folder another one, at that moment, loses its."""
+        own = [f"--datadir={self._data}", f"--tmpdir={self.folder}"]
+        return ["--no-defaults", f"--basedir={Path(self._program).parent.parent}", *own]
 
     def _pid_file(self) -> Path:
         return self.folder / "pid"
@@ -71,6 +81,10 @@ class MariaDB(Server):
             for (id,) in found:
                 with suppress(OperationalError):  # it left meanwhile
                     self.execute(f"KILL {id}")
+        time.sleep(_TRX_LISTED_AFTER_S)
+        while self.execute(_LEAVING):
+            time.sleep(_TRX_LISTED_AFTER_S)
         for xid in self.prepared(name):
-            self.execute(f"XA ROLLBACK {xid}")
+            with suppress(OperationalError):  # one that changed nothing was rolled back when its session left
+                self.execute(f"XA ROLLBACK {xid}")
         self.execute(f"DROP DATABASE {name}")

@@ -76,6 +76,8 @@ class Column:
     """The greatest length of a text."""
     octets: int | None = None
     """The greatest length of a text (as UTF-8) or blob in bytes."""
+    octets_min: int = 0
+    """The least length of a blob."""
     labels: frozenset[str] | None = None
     """The only texts that there are, of an enumeration."""
 

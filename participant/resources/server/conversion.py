@@ -141,7 +141,9 @@ def _padded(raw: SqlValue, column: Column) -> str | None:
 def _bounded_blob(raw: SqlValue, column: Column) -> SqlValue:
     blob = _blob(raw)
     assert blob is None or isinstance(blob, bytes)
-    return None if blob is None or (column.octets is not None and len(blob) > column.octets) else blob
+    if blob is None or len(blob) < column.octets_min or (column.octets is not None and len(blob) > column.octets):
+        return None
+    return blob
 
 
 def _bool(raw: SqlValue, column: Column) -> bool | None:

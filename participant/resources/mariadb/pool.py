@@ -1,0 +1,219 @@
+"""The connections of one incarnation, and how those of an earlier one are known and ended.
+
+Only the session that has prepared a branch may end it while it is connected: from any other the server answers NOTA
+(1397). And not connected is not enough: while a session is being taken down there is a moment in which XA COMMIT from
+another answers OK, *commits nothing*, and leaves the rows locked until the server is restarted (3 of 2,100 on MariaDB
+10.11.19). After COM_RESET_CONNECTION and COM_CHANGE_USER that moment lasts for ever. So:
+
+- a session is kept with the branch that it has prepared, and ends it: no connect, no wait, one round trip;
+- beyond KEPT_PER_WORKER times the pool the one kept longest is closed, so that branches in doubt hold no more;
+- the end of a branch whose session is gone waits until the server has taken that session down (`gone`);
+- no session is ever reset.
+
+Each session holds a user lock, `troth:SCOPE:SLOT`, for as long as it is there: so the server can be asked for the
+sessions of one participant file, also those of an incarnation that was killed. The keeper holds `troth:SCOPE`, and
+no other connection is made without it: of two processes with one identity only one works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+
+from participant.resources.mariadb.session import Address, Lost, Session, Unit
+from participant.resources.outside import ResourceRefused
+from troth.words import AttemptId
+
+ENDERS = 4
+"""Connections for questions, and for ends whose own session is gone."""
+KEPT_PER_WORKER = 4
+SLOTS_MAX = 512
+"""Sessions of one participant file at the server; far more than a pool has."""
+FENCE_WITHIN_S = 10.0
+"""How long an earlier incarnation is waited for at start."""
+TRX_LISTED_AFTER_S = 0.15
+"""INNODB_TRX is a copy, made anew when it is asked for and older than 0.1 s (CACHE_MIN_IDLE_TIME_US in trx0i_s.cc)."""
+_LOOK_AGAIN_S = 0.02
+
+
+class Fenced(Exception):
+    """Another process works for this identity now."""
+
+
+class Unavailable(Exception):
+    """No connection for work became free in time."""
+
+
+class Pool:
+    """Raises Lost wherever a connection has to be made and cannot be."""
+
+    def __init__(self, address: Address, scope: str, settings: str, size: int, packet_bytes_max: int) -> None:
+        """`scope` is the participant file and the database; `settings` is what every session begins with."""
+        self._address, self._scope, self._settings = address, scope, settings
+        self._packet_bytes_max = packet_bytes_max
+        self._free = asyncio.Semaphore(size)
+        self._kept_max = KEPT_PER_WORKER * size
+        self._idle: list[Session] = []
+        self._kept: OrderedDict[AttemptId, Session] = OrderedDict()
+        self._let_go: dict[AttemptId, Session] = {}
+        self._all: set[Session] = set()
+        self._enders: list[Session | None] = [None] * ENDERS
+        self._next = 0
+        self._keeper: Session | None = None
+        self._making = asyncio.Lock()
+
+    # Work.
+
+    async def take(self, within_s: float) -> Session:
+        """A connection for one branch, with nothing open on it; then `give_back` or `keep` it. Raises Unavailable."""
+        try:
+            if self._free.locked():
+                async with asyncio.timeout(within_s):
+                    await self._free.acquire()
+            else:
+                await self._free.acquire()
+        except TimeoutError:
+            raise Unavailable(f"no connection became free within {within_s:g} s") from None
+        try:
+            while self._idle:
+                if (session := self._idle.pop()).lost is None:
+                    return session
+            return await self._made()
+        except BaseException:
+            self._free.release()
+            raise
+
+    def give_back(self, session: Session) -> None:
+        """The branch is over. One on which something may be open is to be closed before."""
+        self._free.release()
+        self.rest(session)
+
+    def keep(self, attempt: AttemptId, session: Session) -> None:
+        """It has prepared the branch, and makes room for another at work."""
+        self._free.release()
+        self._kept[attempt] = session
+        if len(self._kept) > self._kept_max:
+            oldest, idle = self._kept.popitem(last=False)
+            idle.close()
+            self._let_go[oldest] = idle
+
+    def keeper_of(self, attempt: AttemptId) -> Session | None:
+        """The session that has prepared the branch in this incarnation, whose end it is for now; it may be lost."""
+        return self._kept.pop(attempt, None) or self._let_go.pop(attempt, None)
+
+    def rest(self, session: Session) -> None:
+        """Nothing is open on it any more."""
+        if session.lost is None:
+            self._idle.append(session)
+
+    # Ends and questions.
+
+    async def ender(self) -> Session:
+        """A connection for statements that stand alone; others may use it too."""
+        self._next = (self._next + 1) % ENDERS
+        at = self._next
+        found = self._enders[at]
+        if found is None or found.lost:
+            made = await self._made()
+            found = self._enders[at]
+            if found is None or found.lost:
+                found = self._enders[at] = made
+            else:
+                self.rest(made)
+        return found
+
+    def close(self) -> None:
+        for session in self._all:
+            session.close()
+
+    # Making.
+
+    async def _made(self) -> Session:
+        """A new connection, under the keeper's lock, holding one of its own."""
+        async with self._making:
+            if self._keeper is None or self._keeper.lost:
+                self._keeper = await self._connect()
+                if not await self._locked(self._keeper, self._lock()):
+                    self._keeper.close()
+                    raise Fenced("another process works for this participant file at the server")
+            session = await self._connect()
+            taken = {each.slot for each in self._all}
+            for slot in range(1, SLOTS_MAX + 1):
+                if slot not in taken and await self._locked(session, self._lock(slot)):
+                    session.slot = slot
+                    return session
+            session.close()
+            raise Lost(f"{SLOTS_MAX} sessions of this participant file are at the server")
+
+    async def _connect(self) -> Session:
+        session = await Session.connect(self._address)
+        self._all = {each for each in self._all if each.lost is None} | {session}
+        session.packet_bytes_max = self._packet_bytes_max
+        await _asked(session, self._settings)
+        return session
+
+    def _lock(self, slot: int | None = None) -> str:
+        """A lock's name, as statements name it; the server keeps its locks apart from case."""
+        name = f"troth:{self._scope}"
+        return f"'{name}'" if slot is None else f"'{name}:{slot}'"
+
+    async def _locked(self, session: Session, lock: str) -> bool:
+        unit = await _asked(session, f"SELECT GET_LOCK({lock}, 0)")
+        return unit.results[0].rows[0][0] == "1"
+
+    # Those that are gone.
+
+    def is_there(self, session: Session) -> str:
+        """The question whether the server still has a session."""
+        return f"SELECT IS_USED_LOCK({self._lock(session.slot)}) = {session.id}"
+
+    async def fence(self) -> None:
+        """Waits until this incarnation is the only one at the server. Raises ResourceRefused."""
+        self._keeper = await self._connect()
+        deadline = asyncio.get_running_loop().time() + FENCE_WITHIN_S
+        while not await self._locked(self._keeper, self._lock()):
+            holder = await self._people(f"IS_USED_LOCK({self._lock()})")
+            await self._patience(deadline, holder, "holds the lock of this participant file")
+        slots = (
+            f"WITH RECURSIVE slots(slot) AS (SELECT 1 UNION ALL SELECT slot + 1 FROM slots WHERE slot < {SLOTS_MAX})"
+            f" SELECT IS_USED_LOCK(CONCAT('troth:{self._scope}:', slot)) AS id FROM slots HAVING id IS NOT NULL"
+        )
+        while others := [str(id) for (id,) in (await _asked(self._keeper, slots)).results[0].rows]:
+            for id in others:
+                await self._keeper.ask(f"KILL {id}")  # an error says that it left meanwhile
+            who = await self._people(", ".join(others))
+            await self._patience(deadline, who, "still works for an earlier incarnation of this participant file")
+        await self._detached(self._keeper, deadline)
+
+    async def _detached(self, keeper: Session, deadline: float) -> None:
+        """Waits until the transactions of sessions that are listed no more are nobody's."""
+        listed = (
+            "SELECT trx_mysql_thread_id FROM information_schema.innodb_trx WHERE trx_mysql_thread_id <> 0"
+            " AND trx_mysql_thread_id NOT IN (SELECT id FROM information_schema.processlist)"
+        )
+        await asyncio.sleep(TRX_LISTED_AFTER_S)
+        leaving = {id for (id,) in (await _asked(keeper, listed)).results[0].rows}
+        while leaving:
+            await self._patience(deadline, f"session {', '.join(map(str, leaving))}", "is still being taken down")
+            leaving &= {id for (id,) in (await _asked(keeper, listed)).results[0].rows}
+
+    async def _people(self, ids: str) -> str:
+        """Who these sessions are."""
+        assert self._keeper is not None
+        query = f"SELECT id, user, host FROM information_schema.processlist WHERE id IN ({ids})"
+        rows = (await _asked(self._keeper, query)).results[0].rows
+        return ", ".join("session {} ({} from {})".format(*map(str, row)) for row in rows)
+
+    async def _patience(self, deadline: float, who: str, what: str) -> None:
+        if who and asyncio.get_running_loop().time() > deadline:
+            raise ResourceRefused(f"MariaDB's {who} {what}: end that process, or run KILL ID there")
+        await asyncio.sleep(_LOOK_AGAIN_S)
+
+
+async def _asked(session: Session, query: str) -> Unit:
+    """An answer to what any user may ask. Raises Lost."""
+    unit = await session.ask(query)
+    if unit.failure is not None:
+        session.close()
+        raise Lost(unit.failure.message)
+    return unit

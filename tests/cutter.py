@@ -1,0 +1,73 @@
+"""A proxy before MariaDB that cuts a connection at a statement: before the server sees it, or instead of its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from faults.servers import Database
+from faults.servers.server import HOST
+
+_HEADER = 4
+
+
+class Cutter:
+    """While `at` is set, the connection that sends that text is cut, and it is unset. What waits for it is `cut`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.at: bytes | None = None
+        self.answered = False
+        """Whether the server carries the packet out: the connection is cut when its answer comes."""
+        self.cuts = 0
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[str]:
+        """The DSN of the same database through here."""
+        tasks: set[asyncio.Task[None]] = set()
+
+        def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            tasks.add(asyncio.create_task(self._serve(reader, writer)))
+
+        server = await asyncio.start_server(serve, HOST, 0)
+        port = server.sockets[0].getsockname()[1]
+        try:
+            yield self._database.dsn.replace(f":{self._database.server.port}/", f":{port}/")
+        finally:
+            server.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(HOST, self._database.server.port)
+        answers = asyncio.create_task(self._copy(there, writer))
+        try:
+            while True:
+                head = await reader.readexactly(_HEADER)
+                body = await reader.readexactly(int.from_bytes(head[:3], "little"))
+                cut = self.at is not None and self.at in body
+                if cut:
+                    self.at = None
+                    self.cuts += 1
+                    answers.cancel()
+                    await asyncio.gather(answers, return_exceptions=True)
+                if not cut or self.answered:
+                    back.write(head + body)
+                if cut:
+                    if self.answered:
+                        await there.read(1)
+                    return
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+        finally:
+            answers.cancel()
+            for each in (back, writer):
+                each.close()
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+        writer.close()

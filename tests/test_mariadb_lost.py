@@ -1,0 +1,264 @@
+"""MariaDB's connections, sessions and the server itself are lost, at every statement: the outcome is what the server
+has, a NO leaves nothing, and what was promised comes to be once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from faults.conformance.outside import FIRST, NAMESPACE, SECOND, on_a_loop
+from faults.servers import Database, MariaDB
+from participant.resources import No
+from participant.resources.mariadb import MariaDBResource, pool
+from participant.resources.outside import EndedElsewhere, ResourceRefused
+from tests.cutter import Cutter
+from tests.mariadb_tools import MariaDBSubject
+from tests.sqlite_tools import add, encode
+from troth.v1.types_pb2 import Code
+from troth.words import AttemptId, Outcome
+
+pytestmark = pytest.mark.needs_mariadb
+
+
+@pytest.fixture
+def subject(mariadb_databases: Callable[[], Database]) -> MariaDBSubject:
+    return MariaDBSubject(mariadb_databases)
+
+
+def killed(database: Database, like: str = "%") -> int:
+    """Ends the sessions of a database, or those at a statement, as a DBA would; how many."""
+    found = database.execute(
+        f"SELECT id FROM information_schema.processlist WHERE db = '{database.name}' AND id <> CONNECTION_ID()"
+        f" AND COALESCE(info, '') LIKE '{like}'"
+    )
+    for (id,) in found:
+        database.execute(f"KILL {id}")
+    return len(found)
+
+
+@asynccontextmanager
+async def through(cutter: Cutter, subject: MariaDBSubject) -> AsyncIterator[MariaDBResource]:
+    async with cutter.running() as dsn:
+        resource = MariaDBResource(dsn, lock_timeout_s=subject.lock_timeout_s, pool=2)
+        await resource.open(NAMESPACE)
+        try:
+            yield resource
+        finally:
+            await resource.close()
+
+
+async def none_is_left(resource: MariaDBResource, attempt: AttemptId) -> None:
+    await resource.abort(attempt)
+    survey = await resource.survey()
+    assert (survey.prepared, frozenset(survey.committed)) == (frozenset(), frozenset())
+
+
+@pytest.mark.parametrize("answered", [False, True])
+@on_a_loop
+async def test_a_cut_in_prepare_is_a_no_that_leaves_nothing(subject: MariaDBSubject, answered: bool) -> None:
+    cutter, before = Cutter(subject.database), await subject.state()
+    async with through(cutter, subject) as resource:
+        cutter.at, cutter.answered = b"XA PREPARE", answered
+        with pytest.raises(No) as caught:
+            await resource.prepare(FIRST, resource.plan(subject.change))
+        assert cutter.cuts == 1
+        assert (caught.value.reason.code, caught.value.reason.retryable) == (Code.CODE_UNREACHABLE, True)
+        assert (await resource.survey()).prepared == frozenset()
+        await none_is_left(resource, FIRST)
+        assert await subject.state() == before
+
+
+@pytest.mark.parametrize("answered", [False, True])
+@on_a_loop
+async def test_a_cut_in_the_commit_is_carried_out_once(subject: MariaDBSubject, answered: bool) -> None:
+    cutter = Cutter(subject.database)
+    async with through(cutter, subject) as resource:
+        await resource.prepare(FIRST, resource.plan(subject.increment))
+        cutter.at, cutter.answered = b"XA COMMIT", answered
+        await resource.commit(FIRST)
+        assert cutter.cuts == 1
+        assert subject.database.execute("SELECT balance FROM accounts WHERE id = 'alice'") == [(98,)]
+        assert (await resource.survey()).committed.keys() == {FIRST}
+
+
+@pytest.mark.parametrize("answered", [False, True])
+@on_a_loop
+async def test_a_cut_in_the_abort_is_carried_out(subject: MariaDBSubject, answered: bool) -> None:
+    cutter, before = Cutter(subject.database), await subject.state()
+    async with through(cutter, subject) as resource:
+        await resource.prepare(FIRST, resource.plan(subject.change))
+        cutter.at, cutter.answered = b"XA ROLLBACK", answered
+        await resource.abort(FIRST)
+        assert cutter.cuts == 1
+        await none_is_left(resource, FIRST)
+        assert await subject.state() == before
+
+
+@pytest.mark.parametrize("at", [b"\x03START", b"\x03COMMIT"])
+@pytest.mark.parametrize("answered", [False, True])
+@on_a_loop
+async def test_a_cut_in_a_run_is_known_before_it_is_told(subject: MariaDBSubject, at: bytes, answered: bool) -> None:
+    cutter = Cutter(subject.database)
+    async with through(cutter, subject) as resource:
+        cutter.at, cutter.answered = at, answered
+        committed = at == b"\x03COMMIT" and answered
+        if committed:
+            await resource.run(FIRST, subject.increment, resource.plan(subject.increment))
+        else:
+            with pytest.raises(No) as caught:
+                await resource.run(FIRST, subject.increment, resource.plan(subject.increment))
+            assert caught.value.reason.retryable
+        assert cutter.cuts == 1
+        balance = 98 if committed else 100
+        assert subject.database.execute("SELECT balance FROM accounts WHERE id = 'alice'") == [(balance,)]
+        assert (await resource.survey()).committed.keys() == ({FIRST} if committed else set())
+
+
+@pytest.mark.parametrize("at", range(9))
+@on_a_loop
+async def test_a_session_killed_at_any_statement_leaves_nothing(
+    subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    before = await subject.state()
+    async with subject.opened() as resource:
+        assert isinstance(resource, MariaDBResource)
+        branch = resource._branch
+
+        def waiting(work: Sequence[str], attempt: AttemptId) -> tuple[str, ...]:
+            statements = branch(work, attempt)
+            return (*statements[:at], "DO SLEEP(5)", *statements[at:])
+
+        monkeypatch.setattr(resource, "_branch", waiting)
+        plan = resource.plan(subject.change)
+        assert at <= len(branch(plan.work.statements, FIRST))
+        trying = asyncio.create_task(resource.prepare(FIRST, plan))
+        while not await asyncio.to_thread(killed, subject.database, "%SLEEP(5)%"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        with pytest.raises(No) as caught:
+            await trying
+        assert caught.value.reason.retryable
+        await none_is_left(resource, FIRST)
+        assert await subject.state() == before
+
+
+@on_a_loop
+async def test_a_branch_outlives_its_session(subject: MariaDBSubject) -> None:
+    async with subject.opened() as resource:
+        await resource.prepare(FIRST, resource.plan(subject.change))
+        await resource.prepare(SECOND, resource.plan(subject.other))
+        assert killed(subject.database) > 2
+        assert (await resource.survey()).prepared == {FIRST, SECOND}
+        await resource.abort(FIRST)
+        await resource.commit(SECOND)
+        assert (await resource.survey()).committed.keys() == {SECOND}
+        assert subject.database.execute("SELECT balance FROM accounts ORDER BY id") == [(100,), (101,)]
+
+
+@on_a_loop
+async def test_the_server_is_killed_between_prepare_and_commit(subject: MariaDBSubject, mariadb: MariaDB) -> None:
+    async with subject.opened() as resource:
+        await resource.prepare(FIRST, resource.plan(subject.change))
+        await resource.prepare(SECOND, resource.plan(subject.other))
+        await asyncio.to_thread(mariadb.kill)
+        with pytest.raises(No) as caught:
+            await resource.prepare(AttemptId("a" * 16, 9), resource.plan(subject.other))
+        assert caught.value.reason.retryable
+        ending = asyncio.gather(resource.commit(FIRST), resource.abort(SECOND))
+        await asyncio.sleep(0.1)
+        mariadb.start()  # in this thread, with which it would end
+        await ending
+        survey = await resource.survey()
+        assert (survey.prepared, frozenset(survey.committed)) == (frozenset(), {FIRST})
+        assert subject.database.execute("SELECT balance FROM accounts ORDER BY id") == [(90,), (100,)]
+
+
+@on_a_loop
+async def test_the_server_is_killed_in_a_commit(subject: MariaDBSubject, mariadb: MariaDB) -> None:
+    """And both participant and server start again: what was prepared is found, and committed."""
+    async with subject.opened() as resource:
+        await resource.prepare(FIRST, resource.plan(subject.change))
+        await asyncio.to_thread(mariadb.kill)
+    mariadb.start()
+    async with subject.opened() as later:
+        assert (await later.survey()).prepared == {FIRST}
+        await later.commit(FIRST)
+        assert (await later.survey()).committed.keys() == {FIRST}
+
+
+@pytest.mark.parametrize("verb", ["COMMIT", "ROLLBACK"])
+@on_a_loop
+async def test_a_dba_ends_a_branch_by_hand(subject: MariaDBSubject, verb: str) -> None:
+    async with subject.opened() as resource:
+        assert isinstance(resource, MariaDBResource)
+        await resource.prepare(FIRST, resource.plan(subject.change))
+        killed(subject.database)
+        await asyncio.sleep(0.3)
+        subject.database.execute(f"XA {verb} {resource._xid(FIRST)}")
+        found = Outcome.COMMITTED if verb == "COMMIT" else Outcome.ABORTED
+        with pytest.raises(EndedElsewhere) as caught:
+            await (resource.abort if verb == "COMMIT" else resource.commit)(FIRST)
+        assert caught.value.found is found
+        await (resource.commit if verb == "COMMIT" else resource.abort)(FIRST)
+
+
+@on_a_loop
+async def test_two_processes_of_one_file_do_not_both_work(
+    subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "FENCE_WITHIN_S", 0.3)
+    async with subject.opened() as resource:
+        await resource.prepare(FIRST, resource.plan(subject.change))
+        other = subject.make()
+        with pytest.raises(ResourceRefused, match=r"session \d+ \(root from 127.0.0.1:\d+\) holds the lock"):
+            await other.open(NAMESPACE)
+        await other.close()
+        await resource.commit(FIRST)
+
+
+@on_a_loop
+async def test_sessions_of_a_killed_incarnation_are_ended_before_another_works(subject: MariaDBSubject) -> None:
+    """One waits at the server for a lock when its process dies, and would go on when it gets it."""
+    resource = subject.make()
+    await resource.open(NAMESPACE)
+    await resource.prepare(FIRST, resource.plan(subject.increment))
+    waiting = asyncio.create_task(resource.prepare(SECOND, resource.plan(subject.increment)))
+    await asyncio.sleep(0.2)
+    assert isinstance(resource, MariaDBResource)
+    keeper = resource._pool._keeper
+    assert keeper is not None
+    keeper.close()  # as the kernel does for a process that dies; the others it leaves to be found
+    async with subject.opened() as later:
+        assert (await later.survey()).prepared == {FIRST}
+        await later.commit(FIRST)
+        with pytest.raises(No):
+            await waiting
+        assert (await later.survey()).prepared == frozenset()
+    await resource.close()
+
+
+@on_a_loop
+async def test_branches_in_doubt_hold_a_bounded_number_of_connections(
+    subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also a session that was let go of: each such end waits until the server has let go of the branch too."""
+    monkeypatch.setattr(pool, "KEPT_PER_WORKER", 1)
+    for id in range(20):
+        subject.database.execute(f"INSERT INTO accounts VALUES ('row{id}', 0)")
+    async with subject.opened() as resource:
+        attempts = [AttemptId("a" * 16, number) for number in range(1, 21)]
+        for id, attempt in enumerate(attempts):
+            await resource.prepare(attempt, resource.plan(one_row(id)))
+        count = f"SELECT COUNT(*) FROM information_schema.processlist WHERE db = '{subject.database.name}'"
+        ((sessions,),) = subject.database.execute(count)
+        assert sessions <= 2 * subject.at_work_max + pool.ENDERS + 2
+        assert (await resource.survey()).prepared == set(attempts)
+        await asyncio.gather(*map(resource.commit, attempts))
+        assert (await resource.survey()).committed.keys() == set(attempts)
+    assert subject.database.execute("SELECT SUM(balance) FROM accounts WHERE id LIKE 'row%'") == [(20,)]
+
+
+def one_row(id: int) -> bytes:
+    return encode([add("accounts", f"row{id}", "balance", 1)])

@@ -1,0 +1,260 @@
+"""Servers, users and tables that cannot be guarded, each with the reason and what to change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from faults.conformance.outside import FIRST, NAMESPACE, on_a_loop
+from faults.servers import Database, MariaDB
+from participant.resources import No
+from participant.resources.mariadb import MariaDBResource, opening
+from participant.resources.mariadb.session import Address, NoAddress, Result, Session, Unit
+from participant.resources.outside import ResourceRefused
+from tests.mariadb_tools import MariaDBSubject
+from tests.sqlite_tools import encode, insert, read
+from troth.operations import sql
+from troth.v1.types_pb2 import Code
+
+pytestmark = pytest.mark.needs_mariadb
+
+
+@pytest.fixture
+def subject(mariadb_databases: Callable[[], Database]) -> MariaDBSubject:
+    return MariaDBSubject(mariadb_databases)
+
+
+@pytest.fixture
+def limited(mariadb: MariaDB) -> Iterator[MariaDBSubject]:
+    """In a database whose name does not begin with test_: in those everybody may do everything."""
+    subject = MariaDBSubject(lambda: mariadb.create("limited"))
+    yield subject
+    subject.database.drop()
+
+
+async def refusal(dsn: str) -> str:
+    resource = MariaDBResource(dsn)
+    with pytest.raises(ResourceRefused) as caught:
+        await resource.open(NAMESPACE)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dsn", "why"),
+    [
+        ("postgresql://u@h/d", "expected mariadb://"),
+        ("mariadb://u@h", "expected mariadb://"),
+        ("mariadb://u@h:x/d", "Port"),
+        ("mariadb://u@h/d?sslca=x", "unknown option 'sslca'; known are ssl_ca, unix_socket"),
+        ("mariadb://u@h/d?ssl_ca=/nowhere", "ssl_ca /nowhere"),
+    ],
+)
+def test_a_dsn_that_is_none(dsn: str, why: str) -> None:
+    with pytest.raises(NoAddress, match=why):
+        Address.of(dsn)
+    assert asyncio.run(refusal(dsn)).startswith("this is no DSN")
+
+
+def test_a_password_is_unquoted() -> None:
+    assert Address.of("mariadb://u:a%40b@h/d").arguments["password"] == "a@b"
+
+
+@on_a_loop
+async def test_a_database_that_is_not_there(mariadb: MariaDB) -> None:
+    assert "Unknown database 'nowhere'" in await refusal(mariadb.dsn.replace("/test", "/nowhere"))
+
+
+@on_a_loop
+async def test_a_password_that_is_wrong(mariadb: MariaDB) -> None:
+    assert "Access denied" in await refusal(mariadb.dsn.replace("root@", "root:wrong@"))
+
+
+def user(subject: MariaDBSubject, *grants: str) -> str:
+    """The DSN of a user who may only do this."""
+    database = subject.database
+    name = f"u_{database.name}"
+    database.execute(f"CREATE USER IF NOT EXISTS {name}@'127.0.0.1'")
+    for grant in grants:
+        database.execute(f"GRANT {grant.format(database.name)} TO {name}@'127.0.0.1'")
+    return database.dsn.replace("root@", f"{name}@")
+
+
+@on_a_loop
+async def test_a_user_who_may_not_enough(limited: MariaDBSubject) -> None:
+    subject, name = limited, limited.database.name
+    dsn = user(subject, "SELECT ON {}.*")
+    assert f"GRANT PROCESS ON *.* TO 'u_{name}'@'127.0.0.1'" in await refusal(dsn)
+    user(subject, "PROCESS ON *.*")
+    assert f"GRANT CREATE, SELECT, INSERT, DELETE ON `{name}`.troth_finished TO" in await refusal(dsn)
+    user(subject, "CREATE ON {}.*")
+    assert f"GRANT SELECT, INSERT, DELETE ON `{name}`.troth_finished TO" in await refusal(dsn)
+    user(subject, "INSERT, DELETE ON {}.troth_finished")
+    resource = MariaDBResource(dsn)
+    await resource.open(NAMESPACE)
+    try:
+        with pytest.raises(No) as caught:
+            await resource.prepare(FIRST, resource.plan(encode([insert("orders", 1)])))
+        assert (caught.value.reason.code, caught.value.reason.operation) == (Code.CODE_BAD_OPERATION, 0)
+        assert "the user that the participant connects as may not do this" in caught.value.reason.message
+        assert (await resource.survey()).prepared == frozenset()
+    finally:
+        await resource.close()
+
+
+@on_a_loop
+async def test_a_server_that_is_down(mariadb: MariaDB, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("participant.resources.mariadb.resource.OPEN_WITHIN_S", 0.2)
+    assert "MariaDB does not take us in: Can't connect" in await refusal("mariadb://root@127.0.0.1:1/test")
+
+
+@pytest.mark.parametrize(
+    ("setting", "bad", "good", "why"),
+    [
+        ("read_only", "1", "0", "MariaDB is read_only"),
+        ("innodb_flush_log_at_trx_commit", "2", "1", "set innodb_flush_log_at_trx_commit = 1"),
+        ("max_connections", "50", "400", "max_connections is 50, and up to 85 are used"),
+    ],
+)
+@on_a_loop
+async def test_a_setting_that_does_not_do(subject: MariaDBSubject, setting: str, bad: str, good: str, why: str) -> None:
+    subject.database.execute(f"SET GLOBAL {setting} = {bad}")
+    try:
+        assert why in await refusal(subject.database.dsn)
+    finally:
+        subject.database.execute(f"SET GLOBAL {setting} = {good}")
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({"version": "8.0.36"}, "the server is 8.0.36, not MariaDB: MySQL's XA is another, and untested"),
+        ({"version": "10.4.34-MariaDB"}, "10.5 or newer is needed"),
+        ({"wsrep_on": "ON"}, "Galera cluster"),
+        ({"log_bin": "ON", "sync_binlog": "0"}, "set sync_binlog = 1"),
+        ({"log_bin": "ON", "sync_binlog": "1", "binlog_format": "STATEMENT"}, "set it to ROW"),
+    ],
+)
+@on_a_loop
+async def test_a_server_that_is_another(
+    subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch, facts: dict[str, str], why: str
+) -> None:
+    """As it would answer: these are not at hand."""
+    ask = Session.ask
+
+    async def told(self: Session, *statements: str, **given: Any) -> Unit:
+        unit = await ask(self, *statements, **given)
+        if statements == opening._FACTS:
+            found = {**dict(unit.results[0].rows), **facts}  # type: ignore[arg-type]
+            unit.results[0] = Result(len(found), list(found.items()), unit.results[0].columns)
+        return unit
+
+    monkeypatch.setattr(Session, "ask", told)
+    assert why in await refusal(subject.database.dsn)
+
+
+@on_a_loop
+async def test_a_server_that_becomes_read_only(limited: MariaDBSubject) -> None:
+    """It takes nothing new, and a NO for it may be tried again."""
+    subject = limited
+    dsn = user(subject, "ALL ON {}.*", "PROCESS ON *.*")
+    resource = MariaDBResource(dsn)
+    await resource.open(NAMESPACE)
+    try:
+        subject.database.execute("SET GLOBAL read_only = 1")
+        with pytest.raises(No) as caught:
+            await resource.prepare(FIRST, resource.plan(subject.change))
+        assert (caught.value.reason.code, caught.value.reason.retryable) == (Code.CODE_NOT_SERVING, True)
+    finally:
+        subject.database.execute("SET GLOBAL read_only = 0")
+        await resource.close()
+
+
+@on_a_loop
+async def test_with_a_binary_log_it_works_on_this_server() -> None:
+    """That what is prepared outlives a kill is so with a binary log too; what a replica then has is another matter."""
+    settings = {"log_bin": "log", "sync_binlog": "1", "server_id": "1", "binlog_format": "ROW"}
+    with MariaDB(settings) as server:
+        subject = MariaDBSubject(lambda: server.create("logged"))
+        async with subject.opened() as resource:
+            await resource.prepare(FIRST, resource.plan(subject.change))
+        server.kill()
+        server.start()
+        async with subject.opened() as resource:
+            assert (await resource.survey()).prepared == {FIRST}
+            await resource.commit(FIRST)
+            assert subject.database.execute("SELECT balance FROM accounts ORDER BY id") == [(90,), (100,)]
+
+
+REFUSED = {
+    "heap(id int)": "no primary key",
+    "half(id text, PRIMARY KEY (id(3)))": "only a prefix of column id is in its primary key",
+    "amounts(id decimal(10, 2) PRIMARY KEY)": "key column id is decimal(10,2), whose equal values can look different",
+    "loose(id int PRIMARY KEY) ENGINE=Aria": "its engine is Aria, and only InnoDB prepares: ALTER TABLE",
+}
+
+
+@on_a_loop
+async def test_tables_that_are_not_served(subject: MariaDBSubject) -> None:
+    for table in REFUSED:
+        subject.database.execute(f"CREATE TABLE {table}")
+    subject.database.execute("CREATE VIEW seen AS SELECT * FROM accounts")
+    async with subject.opened() as resource:
+        found = {table.name: table.not_served for table in resource.tables()}
+        for table, why in {**REFUSED, "seen(": "it is a view"}.items():
+            assert why in found[table.split("(")[0]]
+        assert (found["accounts"], found["orders"]) == ("", "")
+        assert "troth_finished" not in found
+        with pytest.raises(No, match="table heap cannot be served: it has no primary key"):
+            resource.plan(encode([read("heap", 1)]))
+
+
+@on_a_loop
+async def test_a_table_that_is_made_later_is_served_after_a_survey(subject: MariaDBSubject) -> None:
+    async with subject.opened() as resource:
+        subject.database.execute("CREATE TABLE later(id int PRIMARY KEY)")
+        with pytest.raises(No):
+            resource.plan(encode([read("later", 1)]))
+        await resource.survey()
+        await resource.run(FIRST, encode([insert("later", 1)]), resource.plan(encode([insert("later", 1)])))
+        subject.database.execute("DROP TABLE later")
+        with pytest.raises(No) as caught:
+            await resource.prepare(FIRST, resource.plan(encode([read("later", 1)])))
+        assert caught.value.reason.code == Code.CODE_NO_SUCH_TABLE
+
+
+@on_a_loop
+async def test_more_than_a_packet_goes_out_in_several(subject: MariaDBSubject) -> None:
+    subject.database.execute("CREATE TABLE files(id int PRIMARY KEY, body longblob)")
+    size = 6 << 20
+    async with subject.opened() as resource:
+        operations = encode([insert("files", id, body=b"x" * size) for id in range(3)])
+        await resource.prepare(FIRST, resource.plan(operations))
+        await resource.commit(FIRST)
+        assert subject.database.execute("SELECT SUM(LENGTH(body)) FROM files") == [(3 * size,)]
+        with pytest.raises(No) as caught:
+            resource.plan(encode([insert("files", 9, body=b"x" * (9 << 20))]))
+        assert caught.value.reason.code == Code.CODE_TOO_LARGE
+
+
+@on_a_loop
+async def test_what_is_set_at_the_server_does_not_change_what_a_branch_means(subject: MariaDBSubject) -> None:
+    """A sql_mode that truncates, and in which a backslash is one."""
+    with closing(subject.database.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("SET GLOBAL sql_mode = 'NO_BACKSLASH_ESCAPES,ANSI_QUOTES'")
+        try:
+            async with subject.opened() as resource:
+                text = "a\\'b\\\\"
+                await resource.run(
+                    FIRST, encode([insert("accounts", text)]), resource.plan(encode([insert("accounts", text)]))
+                )
+                assert (await resource.read_row("accounts", insert("accounts", text).key)).present
+                cut = sql("INSERT INTO accounts(id) VALUES (%s)", ["x" * 30])
+                with pytest.raises(No) as caught:
+                    await resource.prepare(FIRST, resource.plan(encode([cut])))
+                assert caught.value.reason.code == Code.CODE_WRONG_TYPE
+        finally:
+            cursor.execute("SET GLOBAL sql_mode = DEFAULT")
