@@ -55,11 +55,13 @@ class Kind(NamedTuple):
 
     commit: str
     rollback: str
+    bound: bool = False
+    """Whether a prepared branch is its session's, and nobody else's, as long as that is there."""
 
 
 KINDS = {
     "postgresql": Kind("COMMIT PREPARED {}", "ROLLBACK PREPARED {}"),
-    "mariadb": Kind("XA COMMIT {}", "XA ROLLBACK {}"),
+    "mariadb": Kind("XA COMMIT {}", "XA ROLLBACK {}", bound=True),
 }
 
 
@@ -274,6 +276,16 @@ def decided(cluster: Cluster, rules: Path) -> None:
     wait_in_doubt(cluster, "p2")
 
 
+def end_by_hand(shop: Database, outcome: Outcome) -> None:
+    """Ends the one branch that is prepared; where a session has it, after a crash of the server."""
+    kind = KINDS[shop.server.name]
+    if kind.bound:
+        shop.server.kill()
+        shop.server.start()
+    (name,) = shop.prepared()
+    shop.execute((kind.commit if outcome is Outcome.COMMITTED else kind.rollback).format(name))
+
+
 def kept_by_hand(cluster: Cluster) -> list[str]:
     """The participants that acknowledged a heuristic outcome, as the coordinator keeps it."""
     return [each.participant for each in unresolved(cluster) if each.kind == "heuristic"]
@@ -289,10 +301,8 @@ def test_a_branch_that_a_person_ends_at_the_server_is_found_told_and_cleared(
     cluster: Cluster, shop: Database, rules: Path, outcome: Outcome
 ) -> None:
     """Rule 12. The coordinator has decided COMMITTED."""
-    kind = KINDS[shop.server.name]
     decided(cluster, rules)
-    (name,) = shop.prepared()
-    shop.execute((kind.commit if outcome is Outcome.COMMITTED else kind.rollback).format(name))
+    end_by_hand(shop, outcome)
     eventually(lambda: [branch.heuristic for branch in doubt(cluster, "p2")] == [outcome.value], "p2 has seen it")
     (alarm,) = alarms(cluster, "p2")
     assert f"was ended as {outcome.name} at the server, not by p2" in alarm
@@ -319,8 +329,7 @@ def test_a_branch_that_is_rolled_back_behind_its_commit_is_torn_and_kept(
     rules.write_text("p2:apply:before-carry=stop")
     committed(cluster, move(id="order-1"))
     eventually(lambda: "failpoint" in cluster.log("p2"), "p2 is about to commit")
-    (name,) = shop.prepared()
-    shop.execute(KINDS[shop.server.name].rollback.format(name))
+    end_by_hand(shop, Outcome.ABORTED)
     rules.write_text(fault)
     cluster.resume("p2")
     if fault:
