@@ -65,8 +65,8 @@ def flush(cluster: Cluster, name: str) -> None:
 
 
 def balance(cluster: Cluster, participant: str, name: str) -> int | None:
-    """What is in the file now; None without a row."""
-    rows = cluster.rows(participant, "SELECT balance FROM accounts WHERE name = ?", name)
+    """What is committed now; None without a row."""
+    rows = cluster.data(participant, f"SELECT balance FROM accounts WHERE name = '{name}'")
     return rows[0][0] if rows else None
 
 

@@ -22,11 +22,11 @@ from click.testing import CliRunner
 
 from faults.cluster import COORDINATOR
 from faults.matrix import __main__ as script
-from faults.matrix import arena, report
-from faults.matrix.arena import Arena, Result
-from faults.matrix.cases import CASES, FIRST, LAST, NOT_REACHED, Case
+from faults.matrix import arena, report, resources
+from faults.matrix.arena import Arena, Result, opened
+from faults.matrix.cases import CASES, FIRST, LAST, NOT_REACHED, Case, carried
 from faults.matrix.catalogue import POINTS, described
-from faults.matrix.cells import FAULTS, Cell, cells, left_out, step_of
+from faults.matrix.cells import FAULTS, Cell, Outage, cells, left_out, step_of, told
 from faults.matrix.person import Person
 from faults.matrix.run import Runner
 from troth.cli import main
@@ -36,6 +36,9 @@ ALL = list(cells())
 BY_KEY = {cell.key: cell for cell in ALL}
 ROOT = Path(__file__).resolve().parent.parent
 TRACED_WITHIN_S = 8.0
+FILES = pytest.param(False, id="files")
+SERVERS = pytest.param(True, id="servers", marks=pytest.mark.needs_postgresql)
+"""As in `Cell.at_servers`."""
 
 EACH = 1
 """Cells of each case that `scripts/test` runs, drawn anew each time by the seed that pytest prints."""
@@ -57,7 +60,7 @@ def test_every_point_has_a_cell_or_a_reason_why_not() -> None:
 
 def test_every_action_but_a_note_is_tried_at_every_moment_or_stands_for_its_neighbour() -> None:
     tried = {action for actions in FAULTS.values() for action in actions}
-    assert tried == set(Action) - {Action.NOTE}
+    assert tried == {*Action, *Outage} - {Action.NOTE}
     assert set(FAULTS) == {each.when for each in POINTS}
     for each in POINTS:
         assert {Action.KILL, Action.DROP, Action.ERROR, Action.FULL} & set(each.actions) <= set(FAULTS[each.when])
@@ -67,13 +70,14 @@ def test_each_cell_is_there_once_and_its_rules_can_be_meant() -> None:
     assert len(BY_KEY) == len(ALL)
     for cell in ALL:
         assert [Rule(text) for text in cell.rules]
+        assert told(cell.action) in cell.point.actions
 
 
 def test_cases_name_points_that_there_are() -> None:
     steps = {(each.role, step_of(each)) for each in POINTS}
     for case in CASES.values():
         assert {("coordinator", step) for step in case.coordinator} <= steps, case.name
-        assert {("participant", step) for step in (*case.first, *case.last)} <= steps, case.name
+        assert {("participant", step) for step in carried((*case.first, *case.last))} <= steps, case.name
 
 
 def test_the_command_lists_every_point_with_what_it_can_do() -> None:
@@ -91,8 +95,13 @@ def test_the_command_lists_every_point_with_what_it_can_do() -> None:
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
     """One cluster for the tests that leave nothing wrong behind."""
-    with Arena(tmp_path_factory.mktemp("matrix") / "cluster") as entered:
+    with opened(tmp_path_factory.mktemp("matrix") / "cluster") as entered:
         yield entered
+
+
+def kinds() -> list[str]:
+    """Of the servers that are here."""
+    return resources.servers(resources.there())
 
 
 def tamper(arena: Arena, name: str, statement: str) -> None:
@@ -117,6 +126,26 @@ def test_what_does_not_hold_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert "p3 has applied 2 branches in all and not 1" in twice
         wrong = CASES["fence"]._replace(transaction=cell.case.transaction, first=cell.case.first)
         assert stage.run(cell._replace(case=wrong)).problems[0] == "it ended COMMITTED and not ABORTED"
+
+
+@pytest.mark.needs_postgresql
+def test_what_does_not_hold_at_a_server_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("faults.matrix.judge.QUIET_WITHIN_S", 0.3)
+    cell = BY_KEY["alone/participant:one-phase:before-receive=delay/first/servers"]
+    with opened(tmp_path / "cluster", ["postgresql"]) as stage:
+        assert stage.run(cell).good
+        shop = stage.cluster.databases["p3"]
+        shop.execute("UPDATE accounts SET balance = balance + 5")
+        assert stage.run(cell).problems == ("the balance at p3 is 5 and not 0",)
+        shop.execute("UPDATE accounts SET balance = balance - 5")
+        shop.execute("INSERT INTO troth_finished VALUES ('file', 'nobody', 99)")
+        with shop.connect() as connection:
+            connection.execute("BEGIN")
+            connection.execute("CREATE TABLE odd (id int)")
+            connection.execute("PREPARE TRANSACTION 'odd'")
+        forgotten, odd = stage.run(cell).problems
+        assert forgotten == """["'odd'"] are prepared at the server of p3"""
+        assert odd == "the server of p3 remembers 99 of nobody as committed, and its vote log does not"
 
 
 MISTAKES = {
@@ -150,20 +179,46 @@ import participant.node as node
 node._EVENTS[node.CoordinatorAnswered] = wrong
 """,
     ),
+    "what a server holds is not looked at by the participant that starts": (
+        "commit/participant:try:after-carry=kill/first/servers",
+        (),
+        """
+from participant.log import VoteLog
+VoteLog.merge = lambda *_, **__: None
+""",
+    ),
+    "a commit is acknowledged that the server was not told of": (
+        "commit/participant:acknowledged:before-send=delay/last/servers",
+        (),
+        """
+from participant import outside
+from participant.events import Apply
+right, applies = outside.part_of, []
+async def wrong(resource, job):
+    applies.extend([job] if isinstance(job, Apply) else [])
+    return None if job in applies[1:] else await right(resource, job)
+outside.part_of = wrong
+""",
+    ),
 }
 """A cell that finds it, what is provoked besides, and what makes every process of a cluster do it."""
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        pytest.param(each, marks=[pytest.mark.needs_postgresql] if key.endswith("/servers") else [])
+        for each, (key, *_) in MISTAKES.items()
+    ],
+)
 def test_a_mistake_in_the_engine_is_found(tmp_path: Path, mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("faults.matrix.judge.QUIET_WITHIN_S", 1.0)
     key, besides, code = MISTAKES[mistake]
     cell = BY_KEY[key]
     cell = cell._replace(case=cell.case._replace(provoked=(*cell.case.provoked, *besides)))
     (tmp_path / "sitecustomize.py").write_text(code)
-    stage = Arena(tmp_path / "cluster")
-    stage.cluster.env["PYTHONPATH"] = str(tmp_path)
-    with stage:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with opened(tmp_path / "cluster", ["postgresql"] if cell.at_servers else ()) as stage:
         result = stage.run(cell)
     assert not result.good
     assert "the point was not reached" not in result.problems
@@ -185,11 +240,19 @@ def reaches(role: str, steps: Iterable[str], names: Sequence[str]) -> set[tuple[
     return {(name, f"{each.what}:{each.when}") for each in found for name in names}
 
 
-def test_each_case_reaches_what_it_says_and_nothing_that_has_no_cell(stage: Arena) -> None:
-    celled = {str(cell.point) for cell in ALL}
+@pytest.mark.parametrize("at_servers", [FILES, SERVERS])
+def test_each_case_reaches_what_it_says_and_nothing_that_has_no_cell(tmp_path: Path, at_servers: bool) -> None:
+    with opened(tmp_path / "cluster", kinds() if at_servers else ()) as stage:
+        check_reach(stage, at_servers)
+
+
+def check_reach(stage: Arena, at_servers: bool) -> None:
+    celled = {str(cell.point) for cell in ALL if cell.at_servers is at_servers}
+    told_of = carried if at_servers else tuple
     for case in CASES.values():
         said = reaches("coordinator", case.coordinator, ["coordinator"])
-        said |= reaches("participant", case.first, [FIRST]) | reaches("participant", case.last, [LAST])
+        said |= reaches("participant", told_of(case.first), [FIRST])
+        said |= reaches("participant", told_of(case.last), [LAST])
         for tries in range(arena.TRIES):
             reached = trace(stage, case, f"{case.name}#{tries}", said)
             if said <= reached:
@@ -226,11 +289,13 @@ def trace(stage: Arena, case: Case, id: str, said: set[tuple[str, str]]) -> set[
 # A part of it.
 
 
-def test_a_part_of_the_matrix_holds(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("at_servers", [FILES, SERVERS])
+def test_a_part_of_the_matrix_holds(tmp_path: Path, request: pytest.FixtureRequest, at_servers: bool) -> None:
     seed = request.config.getoption("randomly_seed", default=None)
     drawn = random.Random(seed)
-    chosen = [cell for case in CASES.values() for cell in drawn.sample([c for c in ALL if c.case is case], EACH)]
-    runner = Runner(tmp_path, 2)
+    there = [cell for cell in ALL if cell.at_servers is at_servers]
+    chosen = [cell for case in CASES.values() for cell in drawn.sample([c for c in there if c.case is case], EACH)]
+    runner = Runner(tmp_path, 2, kinds())
     results = list(runner.run(chosen))
     assert {result.cell.key: result.problems for result in results if not result.good} == {}
     assert len(results) == len(chosen)
@@ -249,7 +314,17 @@ def test_an_audit_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_stopped_reports_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    command = [sys.executable, "-m", "faults.matrix", "fence/", "--json", "--report", str(tmp_path / "matrix.md")]
+    command = [
+        sys.executable,
+        "-m",
+        "faults.matrix",
+        "fence/",
+        "--resources",
+        "sqlite",
+        "--json",
+        "--report",
+        str(tmp_path / "matrix.md"),
+    ]
     env = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
@@ -273,7 +348,7 @@ def test_a_run_that_could_show_nothing_is_not_begun(
 
 
 def results() -> list[Result]:
-    good = [Result(cell, (), "COMMITTED", 1, 0.1) for cell in ALL if cell.case.name == "alone"]
+    good = [Result(cell, (), "COMMITTED", 1, 0.1) for cell in ALL if cell.case.name == "alone" and not cell.at_servers]
     return [*good[:-1], good[-1]._replace(problems=("the sky\nfell",))]
 
 
@@ -282,7 +357,7 @@ def test_the_report_shows_each_cell_and_what_failed() -> None:
     text = report.markdown(summed, results(), ["rule 2: torn"])
     assert f"scripts/matrix alone/: {len(results())} cells in 12 s, 1 failed, 3 for which there was no time." in text
     assert f"- `{results()[-1].cell.key}`\n  - the sky fell\n" in text
-    assert "| coordinator:claimed:before-flush | 1 2 | . | 1 | . | . | 1 2 | 1 2 |" in text
+    assert "| coordinator:claimed:before-flush | 1 2 | . | 1 | . | . | 1 2 | 1 2 | . | . |" in text
     assert "!" in text.split("## alone")[1]
     assert "- rule 2: torn\n" in text
     assert "coordinator:known:before-flush: only when" in text
@@ -291,11 +366,13 @@ def test_the_report_shows_each_cell_and_what_failed() -> None:
 def test_the_script_runs_what_is_chosen_and_writes_its_table(tmp_path: Path) -> None:
     path = tmp_path / "table.md"
     key = "fence/coordinator:abort-asked:before-receive=delay/first"
-    ran = CliRunner().invoke(script.main, [key, "--json", "--report", str(path)])
+    ran = CliRunner().invoke(script.main, [key, "--resources", "sqlite", "--json", "--report", str(path)])
     assert ran.exit_code == 0, ran.output
     (line,) = [json.loads(line) for line in ran.stdout.splitlines()]
     assert (line["cell"], line["good"], line["told"]) == (key, True, "ABORTED")
     assert "1 cells" in path.read_text()
     assert CliRunner().invoke(script.main, ["nonsense"]).exit_code == 2
+    assert "no such resource" in CliRunner().invoke(script.main, ["--resources", "sqlite,oracle"]).output
     listed = subprocess.run(["scripts/matrix", "--list", "=full"], capture_output=True, text=True, check=True)
-    assert listed.stdout.splitlines() == [cell.key for cell in ALL if cell.action is Action.FULL]
+    there = cells([False, True] if kinds() else [False])
+    assert listed.stdout.splitlines() == [cell.key for cell in there if cell.action is Action.FULL]

@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from faults.matrix import report
+from faults.matrix import report, resources
 from faults.matrix.arena import Result
 from faults.matrix.cells import Cell, cells
 from faults.matrix.run import Runner
@@ -34,6 +34,13 @@ _STOPPED = 130
     help="As many as fit, in an order drawn by --seed.",
 )
 @click.option("--seed", type=int, help="For --minutes; without it a new one, which is in the report.")
+@click.option(
+    "--resources",
+    "names",
+    callback=lambda _context, _option, text: _resources(text),
+    metavar="LIST",
+    help="What holds the data: sqlite, postgresql, mariadb, with commas; all that are there.",
+)
 @click.option("--list", "only_list", is_flag=True, help="Print the cells and run none.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object for each cell.")
 @click.option(
@@ -50,14 +57,18 @@ def main(
     clusters: int,
     minutes: float | None,
     seed: int | None,
+    names: list[str],
     only_list: bool,
     as_json: bool,
     path: Path,
 ) -> None:
-    """Run the crash-point matrix: each failpoint with each fault, on real processes and real files.
+    """Run the crash-point matrix: each failpoint with each fault, on real processes, files and database servers.
 
-    WORDS choose cells: those whose name has every word in it. A cell's name is CASE/POINT=FAULT/VICTIM; to run one that
-    failed again, give its name.
+    Cells are run twice: with all data in files, and with those of the first and of the last participant at servers,
+    which are killed as well.
+
+    WORDS choose cells: those whose name has every word in it. A cell's name is CASE/POINT=FAULT/VICTIM, with /servers
+    behind it when it is run there; to run one that failed again, give its name.
 
     \b
     Examples:
@@ -65,12 +76,15 @@ def main(
       scripts/matrix =kill recovery/
       scripts/matrix coordinator:committed /two
       scripts/matrix --minutes 5
+      scripts/matrix --resources sqlite,postgresql carry
 
     Ctrl-C lets the cells under way end, and reports what was run.
 
     Exit codes: 0 every cell held, 1 one did not, 2 bad usage, 130 stopped.
     """
-    chosen = [cell for cell in cells() if all(word in cell.key for word in words)]
+    kinds = resources.servers(names)
+    stages = [at_servers for at_servers, there in ((False, "sqlite" in names), (True, bool(kinds))) if there]
+    chosen = [cell for cell in cells(stages) if all(word in cell.key for word in words)]
     if not chosen:
         raise click.UsageError(f"no cell has {' and '.join(words)} in its name; --list prints them")
     seed = seed if seed is not None else random.SystemRandom().randrange(1_000_000)
@@ -83,12 +97,13 @@ def main(
     if not path.absolute().parent.is_dir():
         raise click.UsageError(f"there is no folder for the report {path}")
     root = Path(tempfile.mkdtemp(prefix="troth-matrix-"))
-    runner = Runner(root, clusters)
+    runner = Runner(root, clusters, kinds)
     began = time.monotonic()
     results, stopped = _run(runner, chosen, math.inf if minutes is None else 60 * minutes, as_json)
     seconds = time.monotonic() - began
     limit = [] if minutes is None else [f"--minutes {minutes:g} --seed {seed}"]
-    summed = report.summary(" ".join(["scripts/matrix", *words, *limit]), results, len(chosen), seconds)
+    command = ["scripts/matrix", "--resources", ",".join(names), *words, *limit]
+    summed = report.summary(" ".join(command), results, len(chosen), seconds)
     path.write_text(report.markdown(summed, results, runner.contradictions))
     bad = [result for result in results if not result.good]
     if not as_json:
@@ -106,6 +121,17 @@ def main(
     if not results:
         click.echo("there was no time for any cell, so nothing was found out", err=True)
         sys.exit(1)
+
+
+def _resources(text: str | None) -> list[str]:
+    """Those that were asked for, or all that are there."""
+    if text is None:
+        return resources.there()
+    names = list(dict.fromkeys(text.split(",")))
+    for name in names:
+        if why := resources.why_not(name):
+            raise click.BadParameter(f"{name}: {why}", param_hint="--resources")
+    return names
 
 
 def _run(runner: Runner, chosen: Sequence[Cell], within_s: float, as_json: bool) -> tuple[list[Result], bool]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -18,10 +19,11 @@ import grpc
 
 from coordinator.events import AbortAsked, Submitted
 from faults.cluster import COORDINATOR, Cluster
-from faults.matrix.cases import PARTICIPANTS, SCHEMA, Case
-from faults.matrix.cells import Cell
+from faults.matrix.cases import FIRST, LAST, PARTICIPANTS, SCHEMA, Case
+from faults.matrix.cells import Cell, Fault, Outage
 from faults.matrix.judge import Judge
 from faults.matrix.person import Person
+from faults.servers import KINDS, Database
 from troth.failpoints import Action
 from troth.operations import Transaction
 from troth.process import EXIT_LOG_FAILED
@@ -38,6 +40,7 @@ SETTINGS = {
     "TROTH_PARTICIPANT_INQUIRY_MAX": "100ms",
     "TROTH_PARTICIPANT_ASK_PEERS_AFTER": "200ms",
     "TROTH_PARTICIPANT_FORGET_INTERVAL": "50ms",
+    "TROTH_PARTICIPANT_LOOK_INTERVAL": "200ms",
     "TROTH_COORDINATOR_LOG_FORMAT": "json",
     "TROTH_PARTICIPANT_LOG_FORMAT": "json",
 }
@@ -55,7 +58,11 @@ TRIES = 3
 
 _POLL_S = 0.005
 
-_ENDS = {Action.KILL: -signal.SIGKILL, Action.ERROR: EXIT_LOG_FAILED, Action.FULL: EXIT_LOG_FAILED}
+_ENDS: Mapping[Fault, int] = {
+    Action.KILL: -signal.SIGKILL,
+    Action.ERROR: EXIT_LOG_FAILED,
+    Action.FULL: EXIT_LOG_FAILED,
+}
 """The exit code of a process that a fault ends."""
 
 
@@ -101,13 +108,34 @@ def _parsed(line: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {"text": str(found)}
 
 
+@contextmanager
+def opened(folder: Path, kinds: Sequence[str] = ()) -> Iterator[Arena]:
+    """An arena, entered. `kinds` are those of the servers that have the data of the first and of the last participant,
+    in a database each; without any, all data are in files."""
+    with ExitStack() as stack:
+        servers = {kind: stack.enter_context(KINDS[kind]()) for kind in dict.fromkeys(kinds)}
+        databases: dict[str, Database] = {}
+        for name, kind in zip((FIRST, LAST), (kinds[0], kinds[-1]), strict=True) if kinds else ():
+            databases[name] = servers[kind].create(name)
+            for statement in filter(str.strip, SCHEMA.split(";")):
+                databases[name].execute(statement)
+        arena = stack.enter_context(Arena(folder, databases))
+        try:
+            yield arena
+        finally:
+            if folder.exists():  # not swept away: what did not hold is to be understood
+                for kind, server in servers.items():
+                    (folder / f"{kind}.log").write_text(server.text())
+
+
 class Arena:
     """A cluster with everything that a cell needs. Entered, it runs; left, it is gone."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, databases: Mapping[str, Database] | None = None) -> None:
+        """`databases` have the tables of those participants that keep them at a server."""
         self._failpoints = folder / "failpoints"
         env = {**SETTINGS, "TROTH_FAILPOINTS": f"@{self._failpoints}"}
-        self.cluster = Cluster(folder, len(PARTICIPANTS), schema=SCHEMA, history=True, env=env)
+        self.cluster = Cluster(folder, len(PARTICIPANTS), schema=SCHEMA, history=True, env=env, databases=databases)
         self._logs = Logs(self.cluster)
         self._judge = Judge(self.cluster)
         self._count = 0
@@ -154,6 +182,7 @@ class Arena:
         struck = self._until_struck(wanted, cell.case.down, person)
         if struck:
             self.cluster.kill(*cell.killed)
+            self._outage(cell)
         problems = self._heal(cell) if struck else self._heal(None)
         if person is not None:
             self._clear(person)
@@ -219,6 +248,13 @@ class Arena:
                 self._odd.append(f"{name} raised an alarm: {line['message']}")
             elif event.startswith("stopped by an error") or "Traceback" in line.get("text", ""):
                 self._odd.append(f"{name} stopped by an error that is not foreseen: {line}")
+
+    def _outage(self, cell: Cell) -> None:
+        """Kills the servers of those who are struck, when the cell says so, and starts them again."""
+        if isinstance(cell.action, Outage):
+            for server in dict.fromkeys(self.cluster.databases[name].server for name in cell.names):
+                server.kill()
+                server.start()
 
     # Healing.
 

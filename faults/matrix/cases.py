@@ -6,7 +6,7 @@ transaction meets only when something has gone wrong, so that a second fault can
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from troth.operations import Transaction
@@ -16,8 +16,8 @@ PARTICIPANTS = ("p1", "p2", "p3")
 FIRST, LAST = PARTICIPANTS[0], PARTICIPANTS[-1]
 
 SCHEMA = """
-CREATE TABLE accounts (name TEXT NOT NULL PRIMARY KEY, balance INTEGER NOT NULL);
-CREATE TABLE latest (name TEXT NOT NULL PRIMARY KEY, id TEXT NOT NULL);
+CREATE TABLE accounts (name VARCHAR(20) NOT NULL PRIMARY KEY, balance INTEGER NOT NULL);
+CREATE TABLE latest (name VARCHAR(20) NOT NULL PRIMARY KEY, id VARCHAR(200) NOT NULL);
 """
 
 BY = {"p1": -1, "p2": 0, "p3": 1}
@@ -77,6 +77,18 @@ class Case(NamedTuple):
     """A person resolves the branch of p1 before the coordinator starts again."""
     apart: bool = False
     """The fault at p1 and that at p3 exclude each other: one follows from what the other cuts off."""
+
+
+_CARRIED: Mapping[str, str] = {
+    "voted:send": "try:carry",
+    **{f"{job}:flush": f"{job}:carry" for job in ("run-alone", "apply", "undo", "resolve")},
+}
+"""What comes before a step where the data are at a server."""
+
+
+def carried(steps: Iterable[str]) -> tuple[str, ...]:
+    """What a participant reaches whose data are at a server, from what one with a file does."""
+    return *steps, *(_CARRIED[step] for step in steps if step in _CARRIED)
 
 
 _PREPARED = ("prepare:receive", "try:flush", "voted:send")
@@ -260,6 +272,7 @@ CASES: Mapping[str, Case] = {
 
 NOT_REACHED: Mapping[str, str] = {
     "coordinator:known": "only when a coordinator first meets a file",
+    "participant:contradict": "only when somebody has ended a branch at the server otherwise than its coordinator did",
     "participant:note": "only when a participant first meets a coordinator, or its address changes",
     "participant:received": "the steps of a branch as single calls, which only people and tests make",
 }

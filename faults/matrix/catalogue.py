@@ -18,6 +18,8 @@ _WHEN: Mapping[str, str] = {
     "after-send": "sent",
     "before-receive": "arrived, and not looked at",
     "after-receive": "taken up, what follows from it queued",
+    "before-carry": "about to be carried out by the server that holds the data",
+    "after-carry": "carried out there, and not written down here",
     "before-flush": "written, its commit not begun",
     "after-flush": "durable, and nobody told",
     "before-reply": "its answer known, and not sent",

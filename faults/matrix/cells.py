@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import enum
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from faults.cluster import COORDINATOR
-from faults.matrix.cases import CASES, FIRST, LAST, NOT_REACHED, Case
+from faults.matrix.cases import CASES, FIRST, LAST, NOT_REACHED, Case, carried
 from faults.matrix.catalogue import POINTS
 from troth.failpoints import Action, Point
 
-FAULTS: Mapping[str, tuple[Action, ...]] = {
+
+class Outage(enum.Enum):
+    """A fault of the server that holds the victim's data: `kill -9` of all its processes, and a new start at once."""
+
+    BEHIND = "outage"
+    """While the participant is stopped at its point; it goes on when the server is there again."""
+    UNDER = "crash"
+    """While the participant is at work: whatever it has just asked for is done, half done, or not begun."""
+
+
+Fault = Action | Outage
+
+_AT_POINT: Mapping[Outage, Action] = {Outage.BEHIND: Action.STOP, Outage.UNDER: Action.NOTE}
+"""What the participant itself is told."""
+
+FAULTS: Mapping[str, tuple[Fault, ...]] = {
     "before-send": (Action.KILL, Action.DROP, Action.DELAY, Action.DUPLICATE),
     "after-send": (Action.KILL, Action.STOP),
     "before-receive": (Action.KILL, Action.DROP, Action.DELAY),
     "after-receive": (Action.KILL, Action.STOP),
+    "before-carry": (Action.KILL, Action.DELAY, Outage.BEHIND, Outage.UNDER),
+    "after-carry": (Action.KILL, Action.STOP, Outage.BEHIND),
     "before-flush": (Action.KILL, Action.ERROR, Action.FULL, Action.DELAY),
     "after-flush": (Action.KILL, Action.ERROR, Action.STOP),
     "before-reply": (Action.KILL, Action.DROP, Action.DELAY),
@@ -37,14 +55,17 @@ class Cell(NamedTuple):
     """One crossing."""
 
     point: Point
-    action: Action
+    action: Fault
     victim: str
     case: Case
+    at_servers: bool = False
+    """Whether the data of the first and the last participant are at a database server; else all are in files."""
 
     @property
     def key(self) -> str:
         """As one writes it to run it again."""
-        return f"{self.case.name}/{self.point}={self.action.value}/{self.victim}"
+        where = "/servers" if self.at_servers else ""
+        return f"{self.case.name}/{self.point}={self.action.value}/{self.victim}{where}"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -74,7 +95,7 @@ class Cell(NamedTuple):
     def _what(self) -> str:
         if self.killed == self.names:
             return Action.STOP.value
-        what = self.action.value + (f"({DELAY_S})" if self.action is Action.DELAY else "")
+        what = told(self.action).value + (f"({DELAY_S})" if self.action is Action.DELAY else "")
         if self.point.role == COORDINATOR and self.victim == "last":
             return f"{what}@{self.case.coordinator[step_of(self.point)]}"
         if self.point.role == COORDINATOR and self.victim == "two" and self.action not in _ENDING:
@@ -82,21 +103,28 @@ class Cell(NamedTuple):
         return what
 
 
+def told(fault: Fault) -> Action:
+    """The action of the rule at the point."""
+    return _AT_POINT[fault] if isinstance(fault, Outage) else fault
+
+
 def step_of(point: Point) -> str:
     """WHAT:STEP, as cases write it."""
     return f"{point.what}:{point.when.partition('-')[2]}"
 
 
-def cells() -> Iterator[Cell]:
-    """Every cell that means something, case by case."""
-    for case in CASES.values():
-        for point in POINTS:
-            for action in FAULTS[point.when]:
-                if action in point.actions:
-                    yield from (Cell(point, action, victim, case) for victim in _victims(point, action, case))
+def cells(stages: Iterable[bool] = (False, True)) -> Iterator[Cell]:
+    """Every cell that means something, case by case; `stages` as in `Cell.at_servers`."""
+    for at_servers in stages:
+        for case in CASES.values():
+            for point in POINTS:
+                for action in FAULTS[point.when]:
+                    if told(action) in point.actions:
+                        for victim in _victims(point, action, case, at_servers):
+                            yield Cell(point, action, victim, case, at_servers)
 
 
-def _victims(point: Point, action: Action, case: Case) -> Iterator[str]:
+def _victims(point: Point, action: Fault, case: Case, at_servers: bool) -> Iterator[str]:
     step = step_of(point)
     if point.role == COORDINATOR:
         count = case.coordinator.get(step, 0)
@@ -107,9 +135,10 @@ def _victims(point: Point, action: Action, case: Case) -> Iterator[str]:
         if count > 1 or (count and action in _ENDING):
             yield "two"
     else:
-        first, last = step in case.first, step in case.last
+        reached = carried if at_servers else tuple
+        first, last = step in reached(case.first), step in reached(case.last)
         two = first and last and not case.apart
-        yield from (name for name, reached in zip(VICTIMS, (first, last, two), strict=True) if reached)
+        yield from (name for name, there in zip(VICTIMS, (first, last, two), strict=True) if there)
 
 
 def left_out() -> dict[str, str]:

@@ -6,6 +6,7 @@ asked only whether anything is left over.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 
@@ -37,7 +38,7 @@ class Judge:
                 self._balances[name] += BY[name]
                 self._applied[name] += 1
         deadline = time.monotonic() + QUIET_WITHIN_S
-        while problems := [*self._left(), *self._log(id, outcome), *self._data(id, outcome, case)]:
+        while problems := [*self._left(), *self._log(id, outcome), *self._data(id, outcome, case), *self._servers()]:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.02)
@@ -79,15 +80,39 @@ class Judge:
 
     def _data(self, id: str, outcome: Outcome, case: Case) -> Iterator[str]:
         for name in PARTICIPANTS:
-            ((balance,),) = self._cluster.rows(name, "SELECT balance FROM accounts")
+            ((balance,),) = self._cluster.data(name, "SELECT balance FROM accounts")
             if balance != self._balances[name]:
                 yield f"the balance at {name} is {balance} and not {self._balances[name]}"
             if (count := self._history(name)) != self._applied[name]:
                 yield f"{name} has applied {count} branches in all and not {self._applied[name]}"
-            latest = [found for (found,) in self._cluster.rows(name, "SELECT id FROM latest")]
+            latest = [found for (found,) in self._cluster.data(name, "SELECT id FROM latest")]
             applied = outcome is Outcome.COMMITTED and name in case.updating
             if (latest == [id]) is not applied:
                 yield f"the latest at {name} is {latest}, and {id} is {outcome.name}"
+
+    # What servers hold.
+
+    def _servers(self) -> Iterator[str]:
+        """A server remembers what the vote log knows to be committed there, and nothing else but what is below the
+        mark, which it is to forget."""
+        for name, database in self._cluster.databases.items():
+            if prepared := database.prepared():
+                yield f"{prepared} are prepared at the server of {name}"
+            known = self._cluster.rows(
+                name, "SELECT identity, number, outcome FROM troth_finished JOIN troth_logs USING (log)"
+            )
+            marks = self._cluster.rows(
+                name, "SELECT identity, low, excepted FROM troth_marks JOIN troth_logs USING (log)"
+            )
+            low = {log: low for log, low, _ in marks}
+            excepted = {(log, number) for log, _, numbers in marks for number in json.loads(numbers)}
+            committed = {(log, number) for log, number, outcome in known if outcome == Outcome.COMMITTED.value}
+            kept = set(database.execute("SELECT log, number FROM troth_finished"))
+            if lost := committed - kept:
+                yield f"the server of {name} does not remember {sorted(lost)} as committed"
+            for log, number in sorted(kept - committed):
+                if number >= low.get(log, 0) or (log, number) in excepted:
+                    yield f"the server of {name} remembers {number} of {log} as committed, and its vote log does not"
 
     def _history(self, name: str) -> int:
         ((count,),) = self._cluster.rows(name, "SELECT count(*) FROM troth_history")

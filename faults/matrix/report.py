@@ -8,13 +8,14 @@ from typing import Any
 
 from faults.matrix.arena import Result
 from faults.matrix.cases import CASES, Case
-from faults.matrix.cells import FAULTS, VICTIMS, left_out
+from faults.matrix.cells import FAULTS, VICTIMS, Fault, Outage, left_out
 from troth.failpoints import Action
 
 _LEGEND = """\
 Each cell is a transaction on real processes with a fault at a named point. After it has healed: what the client heard
 is true and the same id says it again, the outcome is the same everywhere, data and logs hold it once, no lock is left,
-nothing is in doubt, and nothing raised an alarm. In the end the auditor reads all files.
+nothing is in doubt, nothing is prepared at a server, which remembers what the files do, and nothing raised an alarm.
+In the end the auditor reads all files.
 
 1: the first participant, or the coordinator's first message of that kind. L: the last one. 2: two at once (both
 participants, the coordinator's first two messages, or the coordinator and the first participant). A letter is a cell
@@ -22,7 +23,7 @@ that held, `!` before it one that did not, a dot none that means anything.
 
 """
 
-_ACTIONS = [action for action in Action if any(action in tried for tried in FAULTS.values())]
+_ACTIONS: list[Fault] = [action for action in (*Action, *Outage) if any(action in tried for tried in FAULTS.values())]
 
 
 def as_json(result: Result) -> dict[str, Any]:
@@ -34,6 +35,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "point": str(cell.point),
         "action": cell.action.value,
         "victim": cell.victim,
+        "at_servers": cell.at_servers,
         "good": result.good,
         "problems": list(result.problems),
         "told": result.told,
@@ -82,20 +84,21 @@ def _at_rest(sentences: Sequence[str]) -> Iterator[str]:
 
 
 def _tables(results: Iterable[Result]) -> Iterator[str]:
-    found: dict[str, list[Result]] = defaultdict(list)
+    found: dict[tuple[bool, str], list[Result]] = defaultdict(list)
     for result in results:
-        found[result.cell.case.name].append(result)
-    for case in CASES.values():
-        if case.name in found:
-            yield from _table(case, found[case.name])
+        found[result.cell.at_servers, result.cell.case.name].append(result)
+    for at_servers in (False, True):
+        for case in CASES.values():
+            if (at_servers, case.name) in found:
+                yield from _table(case, at_servers, found[at_servers, case.name])
 
 
-def _table(case: Case, results: Sequence[Result]) -> Iterator[str]:
-    yield f"## {case.name}: {case.about}"
+def _table(case: Case, at_servers: bool, results: Sequence[Result]) -> Iterator[str]:
+    yield f"## {case.name}{' at servers' if at_servers else ''}: {case.about}"
     yield ""
     yield "| point | " + " | ".join(action.value for action in _ACTIONS) + " |"
     yield "| --- |" + " --- |" * len(_ACTIONS)
-    marks: dict[str, dict[Action, dict[str, bool]]] = defaultdict(lambda: defaultdict(dict))
+    marks: dict[str, dict[Fault, dict[str, bool]]] = defaultdict(lambda: defaultdict(dict))
     for result in results:
         marks[str(result.cell.point)][result.cell.action][result.cell.victim] = result.good
     for point, by_action in marks.items():

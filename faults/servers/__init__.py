@@ -12,8 +12,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from faults.servers.mariadb import MariaDB
 from faults.servers.postgresql import PostgreSQL
 from faults.servers.server import Database, Server, ServerError, ServerMissing
 
-__all__ = ["Database", "MariaDB", "PostgreSQL", "Server", "ServerError", "ServerMissing"]
+KINDS: Mapping[str, type[Server]] = {kind.name: kind for kind in (PostgreSQL, MariaDB)}
+
+__all__ = ["KINDS", "Database", "MariaDB", "PostgreSQL", "Server", "ServerError", "ServerMissing"]

@@ -9,10 +9,9 @@ from contextlib import ExitStack
 
 import click
 
-from faults.servers import MariaDB, PostgreSQL, Server, ServerError, ServerMissing
+from faults.servers import KINDS, Server, ServerError, ServerMissing
 from troth.cli.common import json_option, say, say_json
 
-_KINDS: dict[str, type[Server]] = {kind.name: kind for kind in (PostgreSQL, MariaDB)}
 _POLL_S = 0.1
 
 
@@ -29,7 +28,7 @@ class Stop:
 
 
 @click.command("scripts/services")
-@click.argument("names", nargs=-1, metavar="[" + "|".join(_KINDS) + "]...", type=click.Choice(list(_KINDS)))
+@click.argument("names", nargs=-1, metavar="[" + "|".join(KINDS) + "]...", type=click.Choice(list(KINDS)))
 @json_option
 def main(*, names: tuple[str, ...], as_json: bool) -> None:
     """Run private database servers on loopback, ready for prepared transactions, until Ctrl-C or SIGTERM.
@@ -60,21 +59,21 @@ def main(*, names: tuple[str, ...], as_json: bool) -> None:
 def _chosen(names: Sequence[str]) -> list[type[Server]]:
     """Raises ServerMissing for one that was named and is not there, and when there is none at all."""
     if names:
-        chosen = [_KINDS[name] for name in dict.fromkeys(names)]
+        chosen = [KINDS[name] for name in dict.fromkeys(names)]
         for kind in chosen:
             kind.find()
         return chosen
     missing = {}
-    for kind in _KINDS.values():
+    for kind in KINDS.values():
         try:
             kind.find()
         except ServerMissing as error:
             missing[kind] = str(error)
-    if len(missing) == len(_KINDS):
+    if len(missing) == len(KINDS):
         raise ServerMissing("\n".join(missing.values()))
     for sentence in missing.values():
         click.echo(f"left out: {sentence}", err=True)
-    return [kind for kind in _KINDS.values() if kind not in missing]
+    return [kind for kind in KINDS.values() if kind not in missing]
 
 
 def _show(server: Server, as_json: bool) -> None:

@@ -68,8 +68,12 @@ class MariaDB(Server):
         database = database or self.database
         return pymysql.connect(host=HOST, port=self.port, user=self.superuser, database=database, autocommit=True)
 
+    def prepared(self, name: str) -> list[str]:
+        """Those of all databases: MariaDB does not say in which one a branch is."""
+        return [xid for *_, xid in self.execute("XA RECOVER FORMAT='SQL'", name)]
+
     def drop(self, name: str) -> None:
-        """Also rolls back all else that is prepared: MariaDB does not say in which database a branch is."""
+        """Also rolls back all else that is prepared."""
         from pymysql.err import OperationalError
 
         users = f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"
@@ -80,7 +84,7 @@ class MariaDB(Server):
         time.sleep(_TRX_LISTED_AFTER_S)
         while self.execute(_LEAVING):
             time.sleep(_TRX_LISTED_AFTER_S)
-        for *_, xid in self.execute("XA RECOVER FORMAT='SQL'"):
+        for xid in self.prepared(name):
             with suppress(OperationalError):  # one that changed nothing was rolled back when its session left
                 self.execute(f"XA ROLLBACK {xid}")
         self.execute(f"DROP DATABASE {name}")

@@ -47,8 +47,11 @@ class PostgreSQL(Server):
         dbname = database or self.database
         return psycopg.connect(host=HOST, port=self.port, user=self.superuser, dbname=dbname, autocommit=True)
 
+    def prepared(self, name: str) -> list[str]:
+        query = "SELECT quote_literal(gid) FROM pg_prepared_xacts WHERE database = current_database()"
+        return [gid for (gid,) in self.execute(query, name)]
+
     def drop(self, name: str) -> None:
-        prepared = "SELECT quote_literal(gid) FROM pg_prepared_xacts WHERE database = current_database()"
-        for (gid,) in self.execute(prepared, name):
+        for gid in self.prepared(name):
             self.execute(f"ROLLBACK PREPARED {gid}", name)
         self.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -261,6 +261,10 @@ class Server(ABC):
         return Database(self, name)
 
     @abstractmethod
+    def prepared(self, name: str) -> list[str]:
+        """What is prepared in a database and not ended, as statements name it."""
+
+    @abstractmethod
     def drop(self, name: str) -> None:
         """Removes a database with all that uses it: connections, and what is prepared there."""
 
@@ -282,6 +286,9 @@ class Database:
 
     def execute(self, sql: str) -> list[tuple[Any, ...]]:
         return self.server.execute(sql, self.name)
+
+    def prepared(self) -> list[str]:
+        return self.server.prepared(self.name)
 
     def drop(self) -> None:
         self.server.drop(self.name)

@@ -73,7 +73,7 @@ class OutsideResource(ABC):
         participant, and finish what they were told).
 
         Returns a name of the database that no other one has, for a participant's file goes with one database. Raises
-        ResourceRefused."""
+        ResourceRefused, with no connection left open."""
 
     @abstractmethod
     async def survey(self) -> Survey:
@@ -121,7 +121,7 @@ class OutsideResource(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Lets the connections go. What is prepared stays."""
+        """Lets the connections go that `open` made, once it has returned. What is prepared stays."""
 
 
 class Elsewhere(Resource):
