@@ -327,11 +327,13 @@ class VoteLog:
             for log, number, operations in execute("SELECT log, number, operations FROM troth_prepared")
         }
         ended = {(log, number): outcome for log, number, outcome in execute("SELECT * FROM troth_finished")}
-        by_hand = set(execute("SELECT log, number FROM troth_heuristic"))
+        by_hand = {
+            (log, number): done for log, number, done in execute("SELECT log, number, done FROM troth_heuristic")
+        }
         committed = {self._key(attempt): operations for attempt, operations in survey.committed.items()}
         held = {self._key(attempt) for attempt in survey.prepared}
         lost = [key for key, outcome in ended.items() if outcome == Outcome.COMMITTED and key not in committed]
-        lost += sorted(held & (ended.keys() | by_hand))
+        lost += [key for key in sorted(held) if Outcome.COMMITTED in (ended.get(key), by_hand.get(key))]
         if lost:
             raise LogRefused(
                 f"{self._file.path} knows how {len(lost)} branches ended, among them number {lost[0][1]}, and the "
@@ -343,7 +345,8 @@ class VoteLog:
             low, excepted = marks.get(key[0], (0, []))
             return key not in prepared and key[1] < low and key[1] not in excepted
 
-        in_doubt = held - prepared.keys()
+        # One that was aborted is there again after a crash of the server: the first look rolls it back.
+        in_doubt = held - prepared.keys() - ended.keys() - by_hand.keys()
         applied = {
             key: prepared.get(key, operations)
             for key, operations in committed.items()

@@ -57,9 +57,9 @@ def open_file(path: Path, name: str, *, schema: Path | None, adopt: bool, histor
 async def open_outside(path: Path, name: str, resource: OutsideResource, *, history: bool) -> Opened:
     """Opens or makes the file of participant `name`, whose data `resource` holds, connects to that, and merges what
     both hold. Raises as `LogFile.open` does, LogRefused also when the file goes with other data; ResourceRefused."""
-    file = await asyncio.to_thread(LogFile.open, path, role="participant", name=name, schema=SCHEMA)
+    file = await asyncio.to_thread(_open_votes, path, name, resource.kind)
     try:
-        place = await resource.open(_namespace(file, resource.kind))
+        place = await resource.open(_namespace(file))
         try:
             survey = await resource.survey()
             return await asyncio.to_thread(_merge, file, resource, place, survey, history)
@@ -71,19 +71,25 @@ async def open_outside(path: Path, name: str, resource: OutsideResource, *, hist
         raise
 
 
-def _namespace(file: LogFile, kind: str) -> str:
+def _open_votes(path: Path, name: str, kind: str) -> LogFile:
+    def goes_with(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO troth_meta VALUES ('resource', ?)", (kind,))
+        connection.execute("INSERT INTO troth_meta SELECT 'namespace', value FROM troth_meta WHERE key = 'identity'")
+
+    file = LogFile.open(path, role="participant", name=name, schema=SCHEMA, on_create=goes_with)
+    try:
+        _check_kind(file, kind)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _namespace(file: LogFile) -> str:
     """The name under which the file's branches are known at the server: the identity that it was made with, kept when
     `troth restore` gives it another one, as what was prepared then must still be found."""
     with failures(file.path):
-        meta = _meta(file)
-        if file.created:
-            with transaction(file.path, file.connection):
-                file.connection.executemany(
-                    "INSERT INTO troth_meta VALUES (?, ?)", [("resource", kind), ("namespace", file.identity)]
-                )
-            return file.identity
-        _check_kind(file, kind)
-        return str(meta["namespace"])
+        return str(_meta(file)["namespace"])
 
 
 def _meta(file: LogFile) -> dict[str, object]:

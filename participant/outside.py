@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import structlog
+
 from participant.events import (
     Apply,
     BranchJob,
@@ -32,6 +34,8 @@ from troth.words import AttemptId, Outcome
 
 if TYPE_CHECKING:
     from participant.driver import Driver
+
+log = structlog.get_logger(__name__)
 
 CARRIED = (Try, RunAlone, Apply, Undo, Resolve)
 """Jobs that a resource outside has a part in; the others only keep their place among them."""
@@ -71,6 +75,12 @@ def ended_there(before: set[AttemptId], survey: Survey, after: set[AttemptId]) -
     ]
 
 
+def come_back(before: set[AttemptId], survey: Survey, after: set[AttemptId]) -> list[AttemptId]:
+    """Branches that are prepared at the server, and are none that it may hold: neither before the survey nor after it.
+    They were rolled back, and a crash of the server took that away."""
+    return sorted(survey.prepared - before - after)
+
+
 class Outside:
     """Carries jobs to the resource and its answers to the node. An exception that is not foreseen ends the process."""
 
@@ -105,12 +115,21 @@ class Outside:
         await forget(self._resource, job)
 
     async def watch(self) -> None:
-        """Looks from time to time for branches that somebody has ended at the server."""
+        """Looks at once and from time to time for branches that somebody has ended at the server, and for those that
+        are there again though they have ended."""
+        node = self._driver.node
         while True:
-            await asyncio.sleep(self._driver.node.settings.look_interval_s)
-            before = self._driver.node.prepared() - self._unsure
-            if not before:
-                continue
+            prepared, there = node.prepared() - self._unsure, node.at_server()
             survey = await self._resource.survey()
-            for found in ended_there(before, survey, self._driver.node.prepared()):
+            for found in ended_there(prepared, survey, node.prepared()):
                 self._driver.feed(found)
+            for attempt in come_back(there, survey, node.at_server()):
+                log.warning("rolled back again: the server had forgotten that", attempt=str(attempt))
+                await self._roll_back_again(attempt)
+            await asyncio.sleep(node.settings.look_interval_s)
+
+    async def _roll_back_again(self, attempt: AttemptId) -> None:
+        try:
+            await self._resource.abort(attempt)
+        except EndedElsewhere as ended:
+            self._driver.alarm(f"rule 12: {ended}, after it had been aborted")

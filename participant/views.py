@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from participant.tables import Branch, Log
 
 DOUBT = frozenset({State.PREPARED, State.READ_ONLY, State.HEURISTIC, State.LEARNING})
+AT_SERVER = frozenset({State.TRYING, State.RUNNING, State.PREPARED, State.COMMITTING})
 BUSY = frozenset({State.WAITING, State.TRYING, State.RUNNING, State.COMMITTING, State.REFUSING})
 
 
@@ -46,6 +47,11 @@ class Views:
     def prepared(self) -> set[AttemptId]:
         """Branches that voted YES and have heard nothing."""
         return {b.attempt for log in self.logs.values() for b in log.branches.values() if b.state is State.PREPARED}
+
+    def at_server(self) -> set[AttemptId]:
+        """Branches that a resource outside the file may rightly hold as prepared."""
+        branches = (branch for log in self.logs.values() for branch in log.branches.values())
+        return {branch.attempt for branch in branches if branch.carrying or branch.state in AT_SERVER}
 
     def in_doubt(self, now: Now) -> list[participant_pb2.InDoubt]:
         """Branches that wait for an outcome, oldest first."""

@@ -277,6 +277,22 @@ def test_a_server_that_is_older_than_the_log_is_refused() -> None:
     world.start("a")
 
 
+def test_a_rollback_that_the_servers_crash_took_away_is_no_older_server_and_no_doubt() -> None:
+    """The first look rolls it back again: it is none of those that the server may hold."""
+    world = outside()
+    world.submits(*BOTH, id="pay")
+    deliver(world, Prepare)
+    world.carry()
+    number = attempt(world)
+    world.feed("a", pe.Received(LOG, (Abort(number.number),)))
+    world.carry()
+    world.flush("a")
+    world.server("a").forget_rollbacks()
+    restarted(world)
+    assert number in world.server("a").prepared
+    assert number not in world.participants["a"].at_server() | world.participants["a"].prepared()
+
+
 # Somebody at the server ends a branch.
 
 

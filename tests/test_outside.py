@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from participant.driver import Driver
 from participant.events import Apply, BranchJob, Carried, Carry, Denied, Ended, Forget, FoundEnded, Try, Undo
-from participant.outside import Outside, ended_there
+from participant.outside import Outside, come_back, ended_there
 from participant.resources import No, Plan, Prepared
 from participant.resources.outside import EndedElsewhere, OutsideResource, Survey
 from troth.messages import Mark
@@ -133,3 +133,10 @@ def test_a_look_finds_what_was_prepared_here_all_the_while_and_not_there() -> No
     survey = Survey(frozenset(numbers[:2]), {numbers[2]: b"", numbers[4]: b""}, ())
     found = ended_there(set(numbers[:4]), survey, {*numbers[1:4], numbers[5]})
     assert found == [FoundEnded(numbers[2], Outcome.COMMITTED), FoundEnded(numbers[3], Outcome.ABORTED)]
+
+
+def test_a_look_finds_what_the_server_holds_again_and_may_not() -> None:
+    """Not what was at the server before the look or is there now: its trial may just have been prepared."""
+    numbers = [AttemptId("log", n) for n in range(4)]
+    survey = Survey(frozenset(numbers), {}, ())
+    assert come_back({numbers[0]}, survey, {numbers[2]}) == [numbers[1], numbers[3]]

@@ -238,7 +238,7 @@ class ServerContract:
 
     @on_a_loop
     async def test_what_was_prepared_commits(self, subject: OutsideSubject) -> None:
-        """Rule 2: after a YES the commit never fails, and changes what the branch says; commits are remembered in order."""
+        """Rule 2: after a YES the commit never fails, and changes what the branch says. Commits are kept in order."""
         async with subject.opened() as resource:
             for attempt, operations in ((FIRST, subject.change), (SECOND, subject.increment), (THIRD, subject.other)):
                 before = await subject.state()

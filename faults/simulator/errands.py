@@ -15,7 +15,7 @@ import participant.events as pe
 from faults.simulator.scenario import Weather
 from faults.simulator.servers import at_once
 from faults.simulator.world import Errand
-from participant.outside import CARRIED, ended_there, forget
+from participant.outside import CARRIED, come_back, ended_there, forget
 from participant.resources.outside import Survey
 from troth.reasons import reason
 from troth.v1.types_pb2 import Code
@@ -118,6 +118,9 @@ class Errands:
         return max(self._down.get(name, 0.0) - self._sim.mono, 0.0)
 
     def crash(self, name: str, for_s: float) -> None:
+        server = self._sim.vote_disks[name].server
+        if server is not None and self._random.random() < 0.5:
+            server.forget_rollbacks()
         self._died[name] = self._sim.mono
         self._down[name] = self._sim.mono + for_s
         self._sim.note(f"{name}'s server dies for {for_s} s")
@@ -159,23 +162,25 @@ class Errands:
 
     def _look(self, name: str) -> None:
         sim = self._sim
-        before = sim.participants[name].prepared() - sim.found[name]
-        if before:
-            at = sim.mono + self.down_s(name) + self._delay(name)
-            sim.in_this_life(name, at, lambda: self._survey(name, before))
-        else:
-            self.began(name)
+        node = sim.participants[name]
+        before = node.prepared() - sim.found[name], node.at_server()
+        at = sim.mono + self.down_s(name) + self._delay(name)
+        sim.in_this_life(name, at, lambda: self._survey(name, *before))
 
-    def _survey(self, name: str, before: set[AttemptId]) -> None:
+    def _survey(self, name: str, prepared: set[AttemptId], there: set[AttemptId]) -> None:
         sim, server = self._sim, self._sim.vote_disks[name].server
         assert server is not None
         survey = at_once(server.survey())
-        sim.in_this_life(name, sim.mono + self._delay(name), lambda: self._compare(name, before, survey))
+        sim.in_this_life(name, sim.mono + self._delay(name), lambda: self._compare(name, prepared, there, survey))
 
-    def _compare(self, name: str, before: set[AttemptId], survey: Survey) -> None:
-        sim = self._sim
-        for found in ended_there(before, survey, sim.participants[name].prepared()):
+    def _compare(self, name: str, prepared: set[AttemptId], there: set[AttemptId], survey: Survey) -> None:
+        sim, server = self._sim, self._sim.vote_disks[name].server
+        assert server is not None
+        for found in ended_there(prepared, survey, sim.participants[name].prepared()):
             sim.feed(name, found)
+        for attempt in come_back(there, survey, sim.participants[name].at_server()):
+            sim.note(f"{name} rolls {attempt} back again")
+            at_once(server.abort(attempt))
         self.began(name)
 
     def flushed(self, name: str) -> None:

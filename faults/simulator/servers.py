@@ -1,9 +1,10 @@
 """The simulated server of a participant whose data are outside of its file: tables, what is prepared, what committed.
 
-It keeps its word: what it has prepared or committed is durable, and a participant's death changes nothing of it. Its
-tables are those of the shipped SQLite resource, which tries a branch in isolation; what it has prepared keeps others
-from changing the same rows, as a server's own locks do, while whoever only looks sees what is committed and does not
-wait. That takes no time here: what does (calls on their way, a server that is down) is `errands.py`'s.
+It keeps its word: what it has prepared or committed is durable, and a participant's death changes nothing of it; only a
+rollback may be lost by a crash of its own. Its tables are those of the shipped SQLite resource, which tries a branch in
+isolation; what it has prepared keeps others from changing the same rows, as a server's own locks do, while whoever only
+looks sees what is committed and does not wait. That takes no time here: what does (calls on their way, a server that is
+down) is `errands.py`'s.
 """
 
 from __future__ import annotations
@@ -59,6 +60,9 @@ class Server(OutsideResource):
         self.prepared: dict[AttemptId, Plan] = {}
         self.committed: dict[AttemptId, bytes] = {}
         """In the order committed."""
+        self._rolled_back: dict[AttemptId, Plan] = {}
+        """Since something was last forced: what a crash may bring back."""
+        self._came_back: set[AttemptId] = set()
         self.by_hand: set[AttemptId] = set()
         """Branches that a person has ended, here or through the participant."""
 
@@ -79,6 +83,7 @@ class Server(OutsideResource):
             found = self._tables.prepare(attempt, plan)
         if not plan.read_only:
             self.prepared[attempt] = plan
+            self._rolled_back.clear()
         self.ledger.tries(attempt.number, found.rows)
         return Prepared(found.rows, {})
 
@@ -99,7 +104,10 @@ class Server(OutsideResource):
             raise EndedElsewhere(attempt, Outcome.ABORTED)
 
     async def abort(self, attempt: AttemptId) -> None:
-        self.prepared.pop(attempt, None)
+        """Not forced by itself: whatever is prepared or committed next takes it along."""
+        plan = self.prepared.pop(attempt, None)
+        if plan is not None:
+            self._rolled_back[attempt] = plan
         if attempt in self.committed:
             raise EndedElsewhere(attempt, Outcome.COMMITTED)
 
@@ -124,6 +132,16 @@ class Server(OutsideResource):
         wanted = self._changed(number)
         return any(wanted & self._changed(other.number) for other in self.prepared)
 
+    def forget_rollbacks(self) -> None:
+        """The server has died: what was rolled back and not forced is prepared again."""
+        self.prepared |= self._rolled_back
+        self._came_back |= self._rolled_back.keys()
+        self._rolled_back.clear()
+
+    def rolled_back(self, attempt: AttemptId) -> bool:
+        """Whether it is not prepared, or was not once, before a crash brought it back."""
+        return attempt not in self.prepared or attempt in self._came_back
+
     def end_by_hand(self, attempt: AttemptId, outcome: Outcome) -> None:
         """Somebody at the server ends a prepared branch, as its coordinator says or not."""
         self.by_hand.add(attempt)
@@ -135,6 +153,7 @@ class Server(OutsideResource):
 
     def _commits(self, attempt: AttemptId, operations: bytes) -> None:
         self.committed[attempt] = operations
+        self._rolled_back.clear()
         self.ledger.applies(attempt.number)
 
     @contextmanager

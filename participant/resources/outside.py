@@ -103,8 +103,8 @@ class OutsideResource(ABC):
 
     @abstractmethod
     async def abort(self, attempt: AttemptId) -> None:
-        """Rolls back what `prepare` left, if anything, durably: a server that has it prepared again is taken for one
-        that was restored from an older copy. Raises EndedElsewhere when it is committed."""
+        """Rolls back what `prepare` left, if anything. That need not be durable: what a server has prepared again after
+        a crash is found by the next look, and rolled back again. Raises EndedElsewhere when it is committed."""
 
     @abstractmethod
     async def forget(self, log: str, mark: Mark) -> None:

@@ -275,11 +275,11 @@ class Watch:
         elif kind is pe.RunAlone or kind is pe.Apply:
             require(done, f"{name} records {attempt} as committed, and its server has not committed it")
         elif kind is pe.Undo:
-            ended = attempt not in server.prepared and not done
+            ended = server.rolled_back(attempt) and not done
             require(ended, f"{name} records {attempt} as aborted, and its server has not rolled it back")
         elif kind is pe.Resolve or kind is pe.Contradict:
             outcome = job.outcome if kind is pe.Resolve else job.done
-            same = attempt not in server.prepared and done is (outcome is Outcome.COMMITTED)
+            same = server.rolled_back(attempt) and done is (outcome is Outcome.COMMITTED)
             require(same, f"{name} records {attempt} as {outcome.name}, and its server has not ended it so")
             by_hand = attempt in server.by_hand
             require(by_hand, f"rule 12: {name} records {attempt} as resolved by hand, and nobody has done so")
