@@ -95,7 +95,7 @@ SEEDS: dict[str, int] = {
     "prepares go out one after the other": 0,
     "commits go out one after the other": 0,
     "a client is answered only when all have applied": 1,
-    "a commit is not sent again on an open lane": 23,
+    "a commit is not sent again on an open lane": 29,
     "a commit is sent again all the time": 29,
     "what passes is not tried again": 4,
     "every record of the coordinator is forced": 8,

@@ -140,7 +140,8 @@ class VoteDisk(Disk):
             self.file.begin()
             log.merge(held, at=0.0, copied=False)
             self.file.commit(1)
-            self.ledger.adopts(held)
+            ended = {n for (n,) in self.file.connection.execute("SELECT number FROM troth_finished")}
+            self.ledger.adopts(held, ended)
         return log
 
     def flush(self, count: int | None = None, *, full: bool = False) -> list[tuple[int, Any]]:

@@ -76,10 +76,11 @@ class VoteLedger:
                 self._records(number)
             self.heuristics[number] = pe.Heuristic(job.attempt, job.done, job.known, job.at, ())
 
-    def adopts(self, held: Survey) -> None:
-        """A new process takes up what the server holds and no record says."""
+    def adopts(self, held: Survey, ended: set[int]) -> None:
+        """A new process takes up what the server holds and no record says; not what the file remembers as `ended`, and
+        only a crash of the server has brought back."""
         for attempt in sorted(held.prepared):
-            if attempt.number not in self.prepared:
+            if attempt.number not in (self.prepared.keys() | self.heuristics.keys() | ended):
                 self._adopts(attempt)
         for attempt, operations in held.committed.items():
             number = attempt.number
