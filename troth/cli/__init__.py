@@ -21,7 +21,7 @@ class _Command(NamedTuple):
 _COMMANDS = {
     "up": _Command("troth.cli.up:command", "Run a coordinator and N participants on this machine."),
     "coordinator": _Command("coordinator.cli:command", "Run one coordinator."),
-    "participant": _Command("participant.cli:command", "Run one participant on a SQLite file."),
+    "participant": _Command("participant.cli:command", "Run one participant."),
     "submit": _Command("troth.cli.submit:command", "Run one transaction, or a file of them."),
     "get": _Command("troth.cli.outcomes:get", "Say what is known of a transaction."),
     "wait": _Command("troth.cli.outcomes:wait", "Wait until a transaction has an outcome."),
