@@ -120,7 +120,7 @@ def check_whole(cluster: Cluster, shop: Database, *, branches: int) -> None:
     assert cluster.rows("p2", "SELECT 1 FROM troth_history WHERE length(operations) = 0") == []
     assert [counters.alarms for counters in cluster.counters().values()] == [0, 0, 0]
     cluster.stop(*cluster.processes)
-    found = audit([cluster.folder])
+    found = audit([cluster.folder], databases={"p2": shop.dsn})
     assert [each.line() for each in (*found.contradictions, *found.in_doubt)] == []
     assert found.unreadable == []
 

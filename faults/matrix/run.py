@@ -92,7 +92,9 @@ class Runner:
 
     def _close(self, arena: Arena) -> None:
         arena.cluster.close()
-        found = audit([arena.cluster.folder])
+        found = audit(
+            [arena.cluster.folder], databases={name: each.dsn for name, each in arena.cluster.databases.items()}
+        )
         sentences = [*(each.line() for each in (*found.contradictions, *found.in_doubt)), *found.unreadable]
         self.contradictions += sentences
         if not sentences:
