@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+from participant.resources.catalog import Refused
 from participant.resources.mariadb.session import Lost, Session
 from participant.resources.mariadb.statements import quote
-from participant.resources.server.catalog import KEYS, Catalog, Column, Kind, Refused, Table
+from participant.resources.server.catalog import KEYS, Catalog, Column, Kind, Table
 
 OWN_PREFIX = "troth_"
 

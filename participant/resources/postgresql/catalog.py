@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import NamedTuple, TypedDict
 
+from participant.resources.catalog import Refused
 from participant.resources.postgresql.session import Query, Session
 from participant.resources.postgresql.session import text as field_of
-from participant.resources.server.catalog import KEYS, Catalog, Column, Kind, Refused, Table
+from participant.resources.server.catalog import KEYS, Catalog, Column, Kind, Table
 
 OWN_PREFIX = "troth_"
 

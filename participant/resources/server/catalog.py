@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeVar
 
+from participant.resources.catalog import Refused
 from troth.v1 import participant_pb2
 from troth.words import Symbol
 
@@ -101,20 +102,6 @@ class Table:
 
     def is_key(self, name: str) -> bool:
         return any(column.name == name for column in self.key)
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A table that is there and cannot be served, and why, as sentences for people."""
-
-    name: str
-    reasons: tuple[str, ...]
-    columns: tuple[tuple[str, str, bool], ...] = ()
-    """Name, declared type, and whether NULL is allowed."""
-
-    @property
-    def why(self) -> str:
-        return "; ".join(self.reasons)
 
 
 @dataclass(frozen=True, slots=True)
