@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 
-from participant.resources.mariadb.session import Address, Lost, Session, Unit
+from participant.resources.mariadb.session import ANSWER_WITHIN_S, Address, Lost, Session, Unit
 from participant.resources.outside import ResourceRefused
 from troth.words import AttemptId
 
@@ -34,6 +34,10 @@ FENCE_WITHIN_S = 10.0
 TRX_LISTED_AFTER_S = 0.15
 """INNODB_TRX is a copy, made anew when it is asked for and older than 0.1 s (CACHE_MIN_IDLE_TIME_US in trx0i_s.cc)."""
 _LOOK_AGAIN_S = 0.02
+_STARTED = (
+    "(SELECT UNIX_TIMESTAMP() - variable_value FROM information_schema.global_status WHERE variable_name = 'UPTIME')"
+)
+"""When the server began, in seconds: both are about the moment at which the statement began, so it stays the same."""
 
 
 class Fenced(Exception):
@@ -149,7 +153,8 @@ class Pool:
         session = await Session.connect(self._address)
         self._all = {each for each in self._all if each.lost is None} | {session}
         session.packet_bytes_max = self._packet_bytes_max
-        await _asked(session, self._settings)
+        unit = await _asked(session, self._settings, f"SELECT {_STARTED}")
+        session.server_began = str(unit.results[-1].rows[0][0])
         return session
 
     def _lock(self, slot: int | None = None) -> str:
@@ -163,9 +168,21 @@ class Pool:
 
     # Those that are gone.
 
-    def is_there(self, session: Session) -> str:
-        """The question whether the server still has a session."""
-        return f"SELECT IS_USED_LOCK({self._lock(session.slot)}) = {session.id}"
+    async def gone(self, session: Session) -> None:
+        """Waits until the server has taken a lost session down, which it is told to, and its transaction, if prepared,
+        is nobody's. A server that has begun anew has: there the same number is another's. Raises Lost."""
+        ender = await self.ender()  # one for all, so that the KILL does not reach another server than the question
+        while (await _asked(ender, _of("processlist", "id", session))).results[0].rows:
+            await ender.ask(f"KILL {session.id}", within_s=ANSWER_WITHIN_S)  # an error says that it left meanwhile
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        await asyncio.sleep(TRX_LISTED_AFTER_S)
+        owned = _of("innodb_trx", "trx_mysql_thread_id", session)
+        while (await _asked(ender, owned)).results[0].rows:  # noqa: ASYNC110 - it is the server that is waited for
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
+    async def knock(self) -> None:
+        """Raises Lost when the server takes no connection now."""
+        (await Session.connect(self._address)).close()
 
     async def fence(self) -> None:
         """Waits until this incarnation is the only one at the server. Raises ResourceRefused."""
@@ -210,9 +227,15 @@ class Pool:
         await asyncio.sleep(_LOOK_AGAIN_S)
 
 
-async def _asked(session: Session, query: str) -> Unit:
+def _of(table: str, column: str, session: Session) -> str:
+    """The question whether there is something of a session's."""
+    began = f"{_STARTED} = {session.server_began}"
+    return f"SELECT 1 FROM information_schema.{table} WHERE {column} = {session.id} AND {began}"
+
+
+async def _asked(session: Session, *queries: str) -> Unit:
     """An answer to what any user may ask. Raises Lost."""
-    unit = await session.ask(query)
+    unit = await session.ask(*queries, within_s=ANSWER_WITHIN_S)
     if unit.failure is not None:
         session.close()
         raise Lost(unit.failure.message)

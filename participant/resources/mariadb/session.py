@@ -21,6 +21,8 @@ import asyncmy
 from asyncmy import errors
 from asyncmy.constants import CLIENT
 
+ANSWER_WITHIN_S = 30.0
+"""How long an answer may take, beside its waiting for locks, before its connection is given up."""
 PACKET_OVERHEAD = 1024
 _CONNECT_WITHIN_S = 5
 _CLIENT_ERRORS = range(2000, 3000)
@@ -107,7 +109,9 @@ class Session:
         self._cursor = connection.cursor()
         self._busy = asyncio.Lock()
         self.id: int = connection.thread_id()
-        """By which the server lists and ends it."""
+        """By which the server lists and ends it; it counts from 1 again when it begins anew."""
+        self.server_began = ""
+        """When that was, as it says itself; empty until it has been asked."""
         self.slot = 0
         """The number of the lock that it holds for as long as it is there (see `pool`); 0 for none."""
         self.packet_bytes_max = 1 << 20
