@@ -220,8 +220,8 @@ class MariaDBResource(OutsideResource):
             raise EndedElsewhere(attempt, Outcome.COMMITTED)
 
     async def forget(self, log: str, mark: Mark) -> None:
-        """By the keys of committed rows, and without waiting: one that a prepared branch has locked would hold up the ends
-        that come behind on the same session. What could not be dropped goes with a later mark."""
+        """By the keys of committed rows, and without waiting: one that a prepared branch has locked would hold up the
+        ends that come behind on the same session. What could not be dropped goes with a later mark."""
         where = f"identity = {literal(self._namespace)} AND log = {literal(log)}"
         excepted = set(mark.excepted)
         after = -1
