@@ -31,10 +31,15 @@ def subject(mariadb_databases: Callable[[], Database]) -> MariaDBSubject:
 
 @pytest.fixture
 def limited(mariadb: MariaDB) -> Iterator[MariaDBSubject]:
-    """In a database whose name does not begin with test_: in those everybody may do everything."""
+    """In a database whose name does not begin with test_: in those everybody may do everything. Its `user` goes too."""
     subject = MariaDBSubject(lambda: mariadb.create("limited"))
     yield subject
+    mariadb.execute(f"DROP USER IF EXISTS {user_of(subject)}")
     subject.database.drop()
+
+
+def user_of(subject: MariaDBSubject) -> str:
+    return f"u_{subject.database.name}@'127.0.0.1'"
 
 
 async def refusal(dsn: str) -> str:
@@ -89,12 +94,11 @@ async def test_a_password_that_is_wrong(mariadb: MariaDB) -> None:
 
 def user(subject: MariaDBSubject, *grants: str) -> str:
     """The DSN of a user who may only do this."""
-    database = subject.database
-    name = f"u_{database.name}"
-    database.execute(f"CREATE USER IF NOT EXISTS {name}@'127.0.0.1'")
+    database, name = subject.database, user_of(subject)
+    database.execute(f"CREATE USER IF NOT EXISTS {name}")
     for grant in grants:
-        database.execute(f"GRANT {grant.format(database.name)} TO {name}@'127.0.0.1'")
-    return database.dsn.replace("root@", f"{name}@")
+        database.execute(f"GRANT {grant.format(database.name)} TO {name}")
+    return database.dsn.replace("root@", f"u_{database.name}@")
 
 
 @on_a_loop
