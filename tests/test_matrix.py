@@ -180,7 +180,7 @@ node._EVENTS[node.CoordinatorAnswered] = wrong
 """,
     ),
     "what a server holds is not looked at by the participant that starts": (
-        "commit/participant:try:after-carry=kill/first/servers",
+        "alone/participant:run-alone:after-carry=kill/first/servers",
         (),
         """
 from participant.log import VoteLog
@@ -304,7 +304,7 @@ def test_a_part_of_the_matrix_holds(tmp_path: Path, request: pytest.FixtureReque
 
 
 def test_an_audit_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def audit(paths: Sequence[Path]) -> object:
+    def audit(paths: Sequence[Path], *, databases: object) -> object:
         raise OSError(f"no room to copy {paths}")
 
     monkeypatch.setattr("faults.matrix.run.audit", audit)
