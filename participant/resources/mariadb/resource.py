@@ -22,10 +22,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack, suppress
 from hashlib import blake2b
-from typing import TypeVar, cast
+from typing import Self, TypeVar, cast
 
 import structlog
 
@@ -268,23 +268,8 @@ class MariaDBResource(OutsideResource):
 
     # A branch at its session.
 
-    @asynccontextmanager
-    async def _working(self) -> AsyncIterator[_Working]:
-        """Raises No when there is none."""
-        try:
-            session = await self._pool.take(self._lock_timeout_s)
-        except Unavailable as error:
-            raise No(reasons.reason(Code.CODE_OVERLOADED, f"MariaDB: {error}")) from error
-        except _UNREACHABLE as error:
-            raise _unreachable(error) from error
-        working = _Working(session)
-        try:
-            yield working
-        finally:
-            if working.keeps is None:
-                self._pool.give_back(session)
-            else:
-                self._pool.keep(working.keeps, session)
+    def _working(self) -> _Working:
+        return _Working(self._pool, self._lock_timeout_s)
 
     def _patience_s(self, work: Work) -> float:
         return ANSWER_WITHIN_S + self._lock_timeout_s * len(work.statements)
@@ -496,12 +481,29 @@ class MariaDBResource(OutsideResource):
 
 
 class _Working:
-    """A session at work for one branch."""
+    """A session at work for one branch, while it is entered, which raises No when there is none."""
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    session: Session
+
+    def __init__(self, pool: Pool, within_s: float) -> None:
+        self._pool, self._within_s = pool, within_s
         self.keeps: AttemptId | None = None
         """The branch that it has prepared and is kept for."""
+
+    async def __aenter__(self) -> Self:
+        try:
+            self.session = await self._pool.take(self._within_s)
+        except Unavailable as error:
+            raise No(reasons.reason(Code.CODE_OVERLOADED, f"MariaDB: {error}")) from error
+        except _UNREACHABLE as error:
+            raise _unreachable(error) from error
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.keeps is None:
+            self._pool.give_back(self.session)
+        else:
+            self._pool.keep(self.keeps, self.session)
 
 
 def is_proven(unit: Unit, statements: int) -> bool:

@@ -145,12 +145,15 @@ def row_of(target: Target, result: Result) -> types_pb2.Row:
 # Values.
 
 
+@lru_cache(SHAPES_MAX)
 def quote(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
 def literal(raw: SqlValue) -> str:
     """A value as part of a statement."""
+    if type(raw) is int:  # most are
+        return str(raw)
     if raw is None:
         return "NULL"
     if isinstance(raw, bytes):
@@ -240,15 +243,18 @@ def _add(step: Add) -> str:
 
 def _addable(step: Add) -> str:
     """The condition. Bounds hold of the sum for reals, otherwise of what was there before: no sum is computed that its
-    type cannot hold."""
-    name = quote(step.column.name)
-    is_real = step.column.kind in _REAL_KINDS
+    type cannot hold. What the type itself sees to is left out."""
+    column = step.column
+    name = quote(column.name)
+    is_real = column.kind in _REAL_KINDS
     low, high = (step.low, step.high) if is_real else step.before()
     held = _sum(step) if is_real else name
-    bounds = ((">=", low), ("<=", high))
-    return " AND ".join(
-        [f"{name} IS NOT NULL", *(f"{held} {sign} {literal(bound)}" for sign, bound in bounds if bound is not None)]
-    )
+    condition = f"{name} IS NOT NULL"
+    if low is not None and low != column.low:
+        condition += f" AND {held} >= {literal(low)}"
+    if high is not None and high != column.high:
+        condition += f" AND {held} <= {literal(high)}"
+    return condition
 
 
 def _sum(step: Add) -> str:
@@ -285,7 +291,7 @@ def _settings(table: Table, values: Mapping[str, SqlValue]) -> str:
 
 def _where(target: Target) -> str:
     parts = zip(target.table.key, target.key, strict=True)
-    return " WHERE " + " AND ".join(f"{quote(column.name)} = {_written(raw, column)}" for column, raw in parts)
+    return " WHERE " + " AND ".join([f"{quote(column.name)} = {_written(raw, column)}" for column, raw in parts])
 
 
 # Statements of the user's.

@@ -36,6 +36,7 @@ from troth.values import from_value
 
 Convert = Callable[[types_pb2.Value, Column], SqlValue]
 
+_LOOKING = (Check, Read)
 _REAL_MAX = {Kind.REAL: 1.7976931348623157e308, Kind.SINGLE: 3.4028234663852886e38}
 """The greatest finite numbers: what a sum is held to when nothing tighter is asked."""
 
@@ -63,7 +64,7 @@ def plan(catalog: Catalog, operations: bytes) -> Plan:
 
 def only_looks(step: Step) -> bool:
     """Whether the step changes nothing."""
-    return isinstance(step, Check | Read) or (isinstance(step, Sql) and step.read_only)
+    return isinstance(step, _LOOKING) or (isinstance(step, Sql) and step.read_only)
 
 
 def target_of(catalog: Catalog, position: int, name: str, key: Sequence[types_pb2.Value]) -> Target:

@@ -261,9 +261,11 @@ def _narrower(
     low: Number | None, least: Number | None, high: Number | None, most: Number | None
 ) -> tuple[Number | None, Number | None]:
     """The intersection of two ranges, either end of which may be open."""
-    lows = [bound for bound in (low, least) if bound is not None]
-    highs = [bound for bound in (high, most) if bound is not None]
-    return max(lows, default=None), min(highs, default=None)
+    if low is None or (least is not None and least > low):
+        low = least
+    if high is None or (most is not None and most < high):
+        high = most
+    return low, high
 
 
 def _plus(number: SqlValue, by: Number) -> Number:
