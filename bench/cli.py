@@ -8,7 +8,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 import click
 
-from bench import compare, flat, overload, restart, stages
+from bench import compare, flat, overload, restart, servers, stages
 from bench.commands import EXIT_INTERRUPTED, in_folder, say, tell, until_signalled
 from bench.report import Table
 from troth.cli import common
@@ -50,6 +50,7 @@ def command() -> None:
 
 
 command.add_command(compare.command)
+command.add_command(servers.command)
 
 
 def _option(name: str, kind: click.ParamType[Any], default: Any, text: str) -> Callable[[F], F]:

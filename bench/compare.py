@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -20,6 +21,51 @@ _FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 _WARM_UP, _SECONDS, _SECONDS_MAX = 1.0, 3.0, 3600
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+_COMPARED = ("troth", "unary", "bare", "postgresql")
+
+
+def in_flight_option(default: Sequence[int], told: str = "") -> Callable[[F], F]:
+    """The levels, by default these; `told` says so when the default depends on more."""
+    return click.option(
+        "--in-flight",
+        "in_flight",
+        type=click.IntRange(1, CoordinatorSettings().in_flight_max),
+        multiple=True,
+        default=default,
+        show_default=not told,
+        help=f"Transactions open at once; may be repeated.{told}",
+    )
+
+
+_TURNS: list[Callable[[F], F]] = [
+    click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Turns of each contender."),
+    click.option("--seconds", type=float, default=_SECONDS, show_default=True, help="Of each measurement."),
+    click.option(
+        "--warm-up",
+        "warm_up_s",
+        type=float,
+        default=_WARM_UP,
+        show_default=True,
+        help="Seconds of the same load before each measurement.",
+    ),
+    click.option("--seed", type=int, default=1, show_default=True, help="Of the transactions."),
+    common.json_option,
+    click.option(
+        "--plot", "plot_file", type=_FILE, help="Draw throughput over transactions in flight into this SVG file."
+    ),
+    click.option("--report", "report_file", type=_FILE, help="Write everything into this Markdown file."),
+]
+
+
+def turn_options(command: F) -> F:
+    """What every command has whose contenders take turns."""
+    for option in reversed(_TURNS):
+        command = option(command)
+    return command
+
+
 @click.command("compare")
 @click.option(
     "--workload",
@@ -30,41 +76,15 @@ _WARM_UP, _SECONDS, _SECONDS_MAX = 1.0, 3.0, 3600
     show_default=True,
     help="What a transaction does; may be repeated.",
 )
-@click.option(
-    "--in-flight",
-    "in_flight",
-    type=click.IntRange(1, CoordinatorSettings().in_flight_max),
-    multiple=True,
-    help="Transactions open at once; may be repeated. By default 1, 16, 64, 256 and 1024 for transfer, and 256 for the "
-    "others.",
-)
+@in_flight_option((), " By default 1, 16, 64, 256 and 1024 for transfer, and 256 for the others.")
 @click.option(
     "--contender",
     "contenders",
     type=click.Choice(NAMES),
     multiple=True,
-    help="What is measured; may be repeated. By default all.",
+    help=f"What is measured; may be repeated. By default {', '.join(_COMPARED)}.",
 )
-@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Turns of each contender.")
-@click.option(
-    "--seconds",
-    type=float,
-    default=_SECONDS,
-    show_default=True,
-    help="Of each measurement.",
-)
-@click.option(
-    "--warm-up",
-    "warm_up_s",
-    type=float,
-    default=_WARM_UP,
-    show_default=True,
-    help="Seconds of the same load before each measurement.",
-)
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the transactions.")
-@common.json_option
-@click.option("--plot", "plot_file", type=_FILE, help="Draw throughput over transactions in flight into this SVG file.")
-@click.option("--report", "report_file", type=_FILE, help="Write everything into this Markdown file.")
+@turn_options
 def command(
     workloads: Sequence[str],
     in_flight: Sequence[int],
@@ -82,8 +102,9 @@ def command(
     The contenders are troth; unary, a plain two-phase commit with one call and one SQLite commit for each step; and
     postgresql, two-phase commit written by hand over two PostgreSQL servers, without a log of decisions. bare is a
     yardstick of latency, at 1 in flight unless it is named: what the streams and forced writes take that a client waits
-    for. All that is measured is started for it, on loopback and in temporary folders, and takes turns in one run. What
-    is missing here (PostgreSQL, or its driver) is skipped and named. This is also what `troth bench` alone does.
+    for. The others that can be named are those of `troth bench servers`. All that is measured is started for it, on
+    loopback and in temporary folders, and takes turns in one run. What is missing here (a server, or its driver) is
+    skipped and named. This is also what `troth bench` alone does.
 
     \b
     Examples:
@@ -97,18 +118,23 @@ def command(
     Exit codes: 0 measured and verified; 1 the rows are not what was answered, or a process died; 2 bad usage;
     130 stopped.
     """
-    if not (0 < seconds <= _SECONDS_MAX and 0 <= warm_up_s <= _SECONDS_MAX):
-        raise click.UsageError(f"--seconds is above 0, and like --warm-up {_SECONDS_MAX} at most")
     plan = Plan(
         workloads=list(dict.fromkeys(workloads)),
         in_flight=list(dict.fromkeys(in_flight)),
-        contenders=list(dict.fromkeys(contenders)) or list(NAMES),
+        contenders=list(dict.fromkeys(contenders)) or list(_COMPARED),
         rounds=rounds,
         seconds=seconds,
         warm_up_s=warm_up_s,
         seed=seed,
         named=bool(contenders),
     )
+    measure(plan, as_json, plot_file, report_file)
+
+
+def measure(plan: Plan, as_json: bool, plot_file: Path | None, report_file: Path | None) -> NoReturn:
+    """Carries out the plan, says what it found, and exits."""
+    if not (0 < plan.seconds <= _SECONDS_MAX and 0 <= plan.warm_up_s <= _SECONDS_MAX):
+        raise click.UsageError(f"--seconds is above 0, and like --warm-up {_SECONDS_MAX} at most")
     common.run(until_signalled(_main(plan, as_json, plot_file, report_file)), interrupted=EXIT_INTERRUPTED)
 
 

@@ -25,7 +25,7 @@ class Counts(NamedTuple):
     forced: int | None = None
     """Log records that something waited for."""
     flushes: int | None = None
-    """fdatasyncs of logs."""
+    """fdatasyncs of its own logs, not of those of database servers (`Contender.syncs_a_server`)."""
     messages: int | None = None
     """Between the processes that take part, both ways; the client's own are not counted unless it coordinates."""
 
@@ -88,6 +88,11 @@ class Contender(ABC):
     async def counts(self) -> Counts:
         """Of all its processes together. Called while connected and settled."""
 
+    async def syncs_a_server(self) -> float | None:
+        """How often each of its database servers has forced its log since the contender was started, on average; None
+        when it has none, or when they do not tell. May wait until they have counted. Called while nothing runs."""
+        return None
+
     @abstractmethod
     async def close(self) -> None:
         """Ends everything, also what was only half started."""
@@ -98,6 +103,9 @@ _CONTENDERS = {
     "unary": "bench.on_unary:OnUnary",
     "bare": "bench.on_bare:OnBare",
     "postgresql": "bench.on_postgresql:OnPostgreSQL",
+    "troth-postgresql": "bench.on_troth_at_servers:OnTrothAtPostgreSQL",
+    "mariadb": "bench.on_mariadb:OnMariaDB",
+    "troth-mariadb": "bench.on_troth_at_servers:OnTrothAtMariaDB",
 }
 NAMES = tuple(_CONTENDERS)
 

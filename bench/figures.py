@@ -83,6 +83,8 @@ class Row:
     in_flight: int
     contender: str
     rounds: list[Figures] = field(default_factory=list)
+    commits_per_sync: float | None = None
+    """At each of its database servers, over all rounds with their warm-up: transactions for an fsync of its log."""
 
     def spread(self, name: str) -> Spread | None:
         """Of a figure by its name; None when it is not known."""
@@ -135,6 +137,7 @@ class Row:
             "aborted": dict(self.aborted),
             "unknown": self.unknown,
             **{name: plain(spread) for name, spread in spreads.items()},
+            "commits_per_sync": self.commits_per_sync and round(self.commits_per_sync, 6),
             "cpu_s_per_1000": {name: plain(self.cpu(name)) for name in self.processes},
             "cpu_s_per_1000_in_all": plain(self.cpu_in_all),
             "peak_bytes": {name: self.peak_bytes(name) for name in self.processes},

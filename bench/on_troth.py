@@ -26,7 +26,8 @@ from bench.workloads import (
     Workload,
     schema,
 )
-from faults.cluster import COORDINATOR, Cluster
+from faults.cluster import COORDINATOR, Cluster, Process
+from faults.servers import Database
 from troth import Client, Transaction, connect
 from troth.v1.coordinator_pb2 import CoordinatorStatus
 
@@ -56,17 +57,22 @@ class OnTroth(Contender):
         self._client: Client | None = None
 
     async def start(self, folder: Path, workload: Workload) -> None:
+        await self._serving(folder, workload, {})
+        fills = list(_fills(self.cluster.participants, workload.accounts))
+        async for result in self.client.submit_many(fills, in_flight=_FILL_IN_FLIGHT):
+            result.committed()
+        await self.settled()
+
+    async def _serving(self, folder: Path, workload: Workload, databases: Mapping[str, Database]) -> None:
+        """Starts the processes, and connects the client; `databases` are those of participants without tables of their
+        own, by name."""
         sql = "".join(f"{statement} STRICT;\n" for statement in schema("INTEGER", "BLOB"))
-        participants = workload.participants + self._bystanders
-        self._cluster = Cluster(folder, participants, schema=sql, flags={COORDINATOR: self._settings})
+        participants, flags = workload.participants + self._bystanders, {COORDINATOR: self._settings}
+        self._cluster = Cluster(folder, participants, schema=sql, flags=flags, databases=databases)
         self._cluster.__enter__()
         self._client = await self._connections.enter_async_context(
             connect(self._cluster[COORDINATOR].address, wait_s=RESTART_WITHIN_S)
         )
-        fills = list(_fills(self._cluster.participants, workload.accounts))
-        async for result in self._client.submit_many(fills, in_flight=_FILL_IN_FLIGHT):
-            result.committed()
-        await self.settled()
 
     @property
     def cluster(self) -> Cluster:
@@ -114,16 +120,19 @@ class OnTroth(Contender):
     async def rows(self, participant: int) -> Rows:
         return files.rows(self.cluster[f"p{participant}"].data)
 
+    def _expected(self) -> dict[str, Process]:
+        """Those that nobody killed, by name."""
+        return {name: process for name, process in self.cluster.processes.items() if name not in self.away}
+
     def processes(self) -> Mapping[str, int]:
-        return {name: process.pid for name, process in self.cluster.processes.items() if name not in self.away}
+        return {name: process.pid for name, process in self._expected().items()}
 
     def dead(self) -> list[str]:
-        processes = [process for name, process in self.cluster.processes.items() if name not in self.away]
-        ended = [process for process in processes if not process.running]
+        ended = [process for process in self._expected().values() if not process.running]
         return [f"{each.name}:\n" + "\n".join(each.text().splitlines()[-_LOG_LINES_TOLD:]) for each in ended]
 
     async def counts(self) -> Counts:
-        found = self.cluster.counters(*self.processes()).values()
+        found = self.cluster.counters(*self._expected()).values()
         return Counts(
             forced=sum(each.forced for each in found),
             flushes=sum(each.flushes for each in found),

@@ -12,6 +12,7 @@ from bench.figures import Row
 _WIDTH, _HEIGHT, _GAP = 720, 300, 70
 _LEFT, _RIGHT, _TOP = 80, 130, 40
 _COLORS = {"troth": "#1d4ed8", "unary": "#b45309", "bare": "#6b7280", "postgresql": "#047857"}
+_COLORS |= {"troth-postgresql": "#7c3aed", "mariadb": "#be123c", "troth-mariadb": "#0e7490"}
 _STYLE = "text{font:12px system-ui,sans-serif;fill:#333}.grid{stroke:#ddd}.spread{stroke-width:1.5;opacity:.5}"
 
 

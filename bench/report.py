@@ -16,11 +16,13 @@ LEGEND = """\
 Medians of the rounds, with (min..max) where they differ most. Everything is forced to disk, and all rows were compared
 with what was answered. tx/s are commits, counted from when the first transactions have been answered; latency is the
 client's, of commits. Per committed transaction: processor time of all processes, the client's too, in seconds for
-1,000; log records that something waited for; fdatasyncs of logs; messages between processes, both ways; what all
-processes wrote to files, logs and tables together. Peak memory and aborts are of all rounds. "-" is what a contender
-does not tell. postgresql has at most 256 transactions open, one for each connection. bare is not a contender for
-throughput but a yardstick of latency: the streams and forced writes that a client waits for, and nothing else, so only
-its own rows were looked at. Ratios are of the same round, their median and spread.
+1,000; log records that something waited for; fdatasyncs of a contender's own logs; messages between processes, both
+ways; what all processes wrote to files, logs and tables together. Commits/fsync is how many transactions a database
+server committed for each fsync of its log, over all rounds with their warm-up. Peak memory and aborts are of all
+rounds. "-" is what a contender does not tell. postgresql and mariadb have at most 256 transactions open, one for each
+connection. bare is not a contender for throughput but a yardstick of latency: the streams and forced writes that a
+client waits for, and nothing else, so only its own rows were looked at. Ratios are of the same round, their median and
+spread.
 """
 _KIB, _MIB = 1024, 1024 * 1024
 _WHO = ("workload", "in flight", "contender")
@@ -37,7 +39,7 @@ class Table(NamedTuple):
 def tables(rows: Sequence[Row]) -> list[Table]:
     """All of them."""
     speed = ("tx/s", "p50 ms", "p99 ms", "max ms", "aborted", "unknown")
-    cost = ("CPU s/1,000", "forced", "flushes", "messages", "written KiB", "peak MiB")
+    cost = ("CPU s/1,000", "forced", "flushes", "commits/fsync", "messages", "written KiB", "peak MiB")
     return [
         Table("Speed", (*_WHO, *speed), [[*_who(row), *_speed(row)] for row in rows]),
         Table("Cost", (*_WHO, *cost), [[*_who(row), *_cost(row)] for row in rows]),
@@ -61,7 +63,9 @@ def _speed(row: Row) -> list[str]:
 def _cost(row: Row) -> list[str]:
     return [
         f"{row.cpu_in_all.median:.3f}",
-        *(_median(row.spread(name)) for name in ("forced", "flushes", "messages")),
+        *(_median(row.spread(name)) for name in ("forced", "flushes")),
+        "-" if row.commits_per_sync is None else f"{row.commits_per_sync:.2f}",
+        _median(row.spread("messages")),
         _median(row.spread("written_bytes"), _KIB),
         mib(sum(map(row.peak_bytes, row.processes))),
     ]
@@ -87,23 +91,58 @@ def _median(spread: Spread | None, unit: int = 1) -> str:
     return "-" if spread is None else f"{spread.median / unit:.2f}"
 
 
+_TX, _P50 = "tx_per_s", "p50_ms"
+_RIVALS = {
+    "troth": ("unary", "bare", "postgresql"),
+    "troth-postgresql": ("postgresql",),
+    "troth-mariadb": ("mariadb",),
+}
+"""Which contenders each kind of Troth is measured against."""
+
+
+class Wanted(NamedTuple):
+    """What a ratio is to be, at so many in flight and more."""
+
+    bound: str
+    ratio: float
+    in_flight: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.bound} {self.ratio:g}"
+
+
+_WANTED = {
+    ("troth-postgresql", _TX): Wanted("at least", 1.5, in_flight=16),
+    ("troth-postgresql", _P50): Wanted("at most", 1.3),
+    ("troth-mariadb", _TX): Wanted("at least", 1.0),
+}
+
+
 class Ratio(NamedTuple):
-    """How a figure of troth is to that of another contender at the same level, round by round."""
+    """How a figure of one contender is to that of another at the same level, round by round."""
 
     figure: str
     workload: str
     in_flight: int | None
     """None: each at its best level."""
+    of: str
     to: str
     spread: Spread
 
+    @property
+    def wanted(self) -> Wanted | None:
+        """None when nothing is promised of it."""
+        wanted = _WANTED.get((self.of, self.figure))
+        return wanted if wanted and self.in_flight is not None and self.in_flight >= wanted.in_flight else None
+
     def __str__(self) -> str:
         where = "at its best" if self.in_flight is None else f"{self.in_flight} in flight"
-        figure = {"tx_per_s": "tx/s", "p50_ms": "p50"}[self.figure]
+        figure = {_TX: "tx/s", _P50: "p50"}[self.figure]
         found = self.spread
         return (
-            f"{self.workload}, {where}: {figure} troth / {self.to} = "
+            f"{self.workload}, {where}: {figure} {self.of} / {self.to} = "
             f"{found.median:.2f} ({found.min:.2f}..{found.max:.2f})"
+            f"{f', wanted {self.wanted}' if self.wanted else ''}"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -112,31 +151,42 @@ class Ratio(NamedTuple):
             "ratio": self.figure,
             "workload": self.workload,
             "in_flight": self.in_flight,
+            "of": self.of,
             "to": self.to,
             **{name: round(value, 4) for name, value in self.spread._asdict().items()},
+            "wanted": self.wanted and str(self.wanted),
         }
 
 
 def ratios(rows: Sequence[Row]) -> list[Ratio]:
-    """Of troth's rates to those of the others, at each level and at the best one, and latency to bare's."""
-    found = []
+    """Of Troth's rates to those of its rivals, at each level and at the best one. Of latency, at 1 in flight, to bare's
+    and to that of the same servers without Troth."""
+    found: list[Ratio] = []
     for workload in dict.fromkeys(row.workload for row in rows):
         by_name: dict[str, list[Row]] = {}
         for row in rows:
             if row.workload == workload:
                 by_name.setdefault(row.contender, []).append(row)
-        ours = by_name.pop("troth", [])
-        for name, theirs in by_name.items():
-            figure = "p50_ms" if name == "bare" else "tx_per_s"
-            pairs = [(us, them) for us in ours for them in theirs if us.in_flight == them.in_flight]
-            found += [
-                Ratio(figure, workload, us.in_flight, name, _ratio(figure, us, them))
-                for us, them in pairs
-                if name != "bare" or us.in_flight == 1
-            ]
-            if name != "bare" and len(pairs) > 1:
-                found.append(Ratio(figure, workload, None, name, _ratio(figure, _best(ours), _best(theirs))))
+        for of, rivals in _RIVALS.items():
+            for to in rivals:
+                found += _ratios(workload, by_name.get(of, []), by_name.get(to, []))
     return found
+
+
+def _ratios(workload: str, ours: Sequence[Row], theirs: Sequence[Row]) -> Iterator[Ratio]:
+    """Of one pair of contenders."""
+    pairs = [(us, them) for us in ours for them in theirs if us.in_flight == them.in_flight]
+    for us, them in pairs:
+        for figure in _figures(us, them):
+            yield Ratio(figure, workload, us.in_flight, us.contender, them.contender, _ratio(figure, us, them))
+    if len(pairs) > 1 and theirs[0].contender != "bare":
+        us, them = _best(ours), _best(theirs)
+        yield Ratio(_TX, workload, None, us.contender, them.contender, _ratio(_TX, us, them))
+
+
+def _figures(us: Row, them: Row) -> list[str]:
+    latency = [_P50] if us.in_flight == 1 and (them.contender == "bare" or us.contender != "troth") else []
+    return latency if them.contender == "bare" else [_TX, *latency]
 
 
 def _best(rows: Sequence[Row]) -> Row:

@@ -73,12 +73,26 @@ async def run(plan: Plan, folder: Path, tell: Callable[[str], None]) -> Found:
             able.append(contender(name))
     for workload in plan.workloads:
         async with _started(plan, workload, able, folder / workload, found.skipped, tell) as subjects:
-            for row, subject in _turns(plan, workload, subjects, found.rows):
-                figures = await subject.measured(row.in_flight, plan)
-                row.rounds.append(figures)
-                at = f"{workload}, {row.in_flight} in flight, round {len(row.rounds)} of {plan.rounds}"
-                tell(f"{at}: {row.contender} {figures.tx_per_s:,.0f} tx/s")
+            for level in plan.in_flight or WORKLOADS[workload].in_flight:
+                at_it = [each for each in subjects if level in plan.levels(workload, type(each.contender))]
+                found.rows += await _measured(plan, workload, level, at_it, tell)
     return found
+
+
+async def _measured(
+    plan: Plan, workload: str, level: int, subjects: Sequence[Subject], tell: Callable[[str], None]
+) -> list[Row]:
+    """A row for each, of all rounds at one level."""
+    pairs = [(Row(workload, level, subject.contender.name), subject) for subject in subjects]
+    for row, subject in _turns(plan.rounds, pairs):
+        figures = await subject.measured(level, plan)
+        row.rounds.append(figures)
+        at = f"{workload}, {level} in flight, round {len(row.rounds)} of {plan.rounds}"
+        tell(f"{at}: {row.contender} {figures.tx_per_s:,.0f} tx/s")
+    found = await asyncio.gather(*(subject.commits_per_sync() for subject in subjects))
+    for (row, _), commits_per_sync in zip(pairs, found, strict=True):
+        row.commits_per_sync = commits_per_sync
+    return [row for row, _ in pairs]
 
 
 class Subject:
@@ -90,6 +104,9 @@ class Subject:
         self._workload = workload
         self._seed = seed
         self._next_number = 0
+        self._commits = 0
+        self._told = 0, 0.0
+        """Commits, and syncs of a server, when it was last asked for both."""
 
     async def measured(self, in_flight: int, plan: Plan) -> Figures:
         """One measurement, warmed up and verified. Raises Failed."""
@@ -110,6 +127,13 @@ class Subject:
         if not load.committed:
             raise Failed(f"{name} committed nothing in {plan.seconds:g} s; aborted: {dict(load.aborted)}")
         return Figures.of(load, used, counts)
+
+    async def commits_per_sync(self) -> float | None:
+        """Since this was last asked, at each database server; None when that is not known."""
+        if (syncs := await self.contender.syncs_a_server()) is None:
+            return None
+        (commits_before, syncs_before), self._told = self._told, (self._commits, syncs)
+        return (self._commits - commits_before) / max(syncs - syncs_before, 1)
 
     def load(self, in_flight: int, seconds: float, count: int | None = None) -> Load:
         """The next one."""
@@ -137,6 +161,7 @@ class Subject:
         self._look_for_dead()
         async with asyncio.timeout(SETTLE_WITHIN_S):
             await self.contender.settled()
+        self._commits += len(load.committed)
         self.ledger.committed(load.committed)
         self.ledger.unknown(load.unknown)
 
@@ -199,15 +224,11 @@ def _nothing_to_say(plan: Plan, workload: str, kind: type[Contender]) -> str:
     return f"it is measured at {only} in flight, and elsewhere when it is named (--contender {kind.name})"
 
 
-def _turns(plan: Plan, workload: str, subjects: Sequence[Subject], rows: list[Row]) -> Iterator[tuple[Row, Subject]]:
-    """Whose turn it is, and the row that its figures belong to; the rows are added to those of the run."""
-    for level in plan.in_flight or WORKLOADS[workload].in_flight:
-        able = [each for each in subjects if level in plan.levels(workload, type(each.contender))]
-        pairs = [(Row(workload, level, subject.contender.name), subject) for subject in able]
-        rows += [row for row, _ in pairs]
-        for number in range(plan.rounds):
-            first = number % max(len(pairs), 1)
-            yield from pairs[first:] + pairs[:first]  # so that nobody always runs after the same one
+def _turns(rounds: int, pairs: Sequence[tuple[Row, Subject]]) -> Iterator[tuple[Row, Subject]]:
+    """Whose turn it is, and the row that its figures belong to."""
+    for number in range(rounds):
+        first = number % max(len(pairs), 1)
+        yield from (*pairs[first:], *pairs[:first])  # so that nobody always runs after the same one
 
 
 def _between(before: Mapping[str, Usage], after: Mapping[str, Usage]) -> dict[str, Usage]:

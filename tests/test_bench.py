@@ -263,7 +263,7 @@ def test_rounds_become_a_median_with_its_spread_and_what_is_not_known_a_dash() -
         (cells,) = table.rows
         told |= zip(table.columns, cells, strict=True)
     assert told["tx/s"] == "200 (100..300)"
-    assert (told["written KiB"], told["messages"], told["aborted"]) == ("-", "-", "6")
+    assert (told["written KiB"], told["messages"], told["commits/fsync"], told["aborted"]) == ("-", "-", "-", "6")
     page = report.markdown(PLAN, Found([row], [Skip("unary", None, "it is tired")]))
     assert "- all workloads: unary was skipped: it is tired" in page
 
