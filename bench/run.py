@@ -7,7 +7,7 @@ import asyncio
 import gc
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -110,9 +110,8 @@ class Subject:
 
     async def measured(self, in_flight: int, plan: Plan) -> Figures:
         """One measurement, warmed up and verified. Raises Failed."""
-        name = self.contender.name
         in_flight = min(in_flight, self.contender.in_flight_max or in_flight)
-        try:
+        with self._blamed():
             async with self.contender.connected(in_flight):
                 await self.ran(self.load(in_flight, plan.warm_up_s))
                 counted, used = await self.contender.counts(), self._usage(anew=True)
@@ -120,17 +119,17 @@ class Subject:
                 load = await self.ran(self.load(in_flight, plan.seconds))
                 used = _between(used, self._usage())
                 counts = _counted(counted, await self.contender.counts())
-        except Exception as error:
-            self._look_for_dead()
-            raise Failed(f"{name} failed: {error!r}") from error
         await self.verify()
         if not load.committed:
-            raise Failed(f"{name} committed nothing in {plan.seconds:g} s; aborted: {dict(load.aborted)}")
+            aborted = dict(load.aborted)
+            raise Failed(f"{self.contender.name} committed nothing in {plan.seconds:g} s; aborted: {aborted}")
         return Figures.of(load, used, counts)
 
     async def commits_per_sync(self) -> float | None:
         """Since this was last asked, at each database server; None when that is not known."""
-        if (syncs := await self.contender.syncs_a_server()) is None:
+        with self._blamed():
+            syncs = await self.contender.syncs_a_server()
+        if syncs is None:
             return None
         (commits_before, syncs_before), self._told = self._told, (self._commits, syncs)
         return (self._commits - commits_before) / max(syncs - syncs_before, 1)
@@ -165,13 +164,24 @@ class Subject:
         self.ledger.committed(load.committed)
         self.ledger.unknown(load.unknown)
 
+    @contextmanager
+    def _blamed(self) -> Iterator[None]:
+        """What goes wrong within is the contender's: raises Failed, with what died when something did."""
+        try:
+            yield
+        except Exception as error:
+            self._look_for_dead()
+            raise Failed(f"{self.contender.name} failed: {error!r}") from error
+
     def _look_for_dead(self) -> None:
         if dead := self.contender.dead():
             raise Failed(f"{self.contender.name}: ended by itself: " + "; ".join(dead))
 
     async def verify(self) -> None:
         """Raises Failed when the rows are not what was answered."""
-        if complaints := await self.contender.complaints(self.ledger):
+        with self._blamed():
+            complaints = await self.contender.complaints(self.ledger)
+        if complaints:
             raise Failed(f"{self.contender.name}: the rows are not what was answered: " + "; ".join(complaints))
 
     def _usage(self, *, anew: bool = False) -> dict[str, Usage]:
