@@ -289,6 +289,7 @@ async def test_branches_in_doubt_hold_a_bounded_number_of_connections(
 ) -> None:
     """Also a session that was let go of: each such end waits until the server has let go of the branch too."""
     monkeypatch.setattr(pool, "KEPT_PER_WORKER", 1)
+    monkeypatch.setattr(pool, "ROOM_WITHIN_S", 0.02)
     for id in range(20):
         subject.database.execute(f"INSERT INTO accounts VALUES ('row{id}', 0)")
     async with subject.opened() as resource:

@@ -14,7 +14,7 @@ import pytest
 from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loop
 from faults.servers import Database, MariaDB
 from participant.resources import No
-from participant.resources.mariadb import MariaDBResource, pool, resource, statements
+from participant.resources.mariadb import MariaDBResource, resource, statements
 from participant.resources.mariadb.resource import ServerFailed
 from participant.resources.mariadb.session import Failure, Result, Session
 from participant.resources.outside import EndedElsewhere
@@ -150,15 +150,13 @@ async def test_an_ok_without_a_commit_is_found_out() -> None:
 
 
 @on_a_loop
-async def test_a_branch_whose_session_was_closed_commits(
-    subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_branch_whose_session_was_closed_commits(subject: MariaDBSubject) -> None:
     """Without the wait for the server to take it down, one in some hundreds was lost: too few to be shown each time."""
-    monkeypatch.setattr(pool, "KEPT_PER_WORKER", 0)
     async with opened(subject) as made:
         for number in range(15):
             attempt = FIRST._replace(number=FIRST.number + number)
             await made.prepare(attempt, made.plan(subject.increment))
+            made._pool.let_go()
             await made.commit(attempt)
         assert balances(subject) == [70, 100]
 

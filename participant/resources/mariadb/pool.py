@@ -6,7 +6,8 @@ another answers OK, *commits nothing*, and leaves the rows locked until the serv
 10.11.19). After COM_RESET_CONNECTION and COM_CHANGE_USER that moment lasts for ever. So:
 
 - a session is kept with the branch that it has prepared, and ends it: no connect, no wait, one round trip;
-- beyond KEPT_PER_WORKER times the pool the one kept longest is closed, so that branches in doubt hold no more;
+- so many are at most KEPT_PER_WORKER times the pool: for more the next end is waited for, and when none comes the one
+  kept longest is closed, so that branches in doubt do not keep others out;
 - the end of a branch whose session is gone waits until the server has taken that session down (`gone`);
 - no session is ever reset.
 
@@ -27,6 +28,8 @@ from troth.words import AttemptId
 ENDERS = 4
 """Connections for questions, and for ends whose own session is gone."""
 KEPT_PER_WORKER = 4
+ROOM_WITHIN_S = 2.0
+"""How long a branch waits for another one's end when no more sessions may be kept."""
 SLOTS_MAX = 512
 """Sessions of one participant file at the server; far more than a pool has."""
 FENCE_WITHIN_S = 10.0
@@ -56,7 +59,8 @@ class Pool:
         self._address, self._scope, self._settings = address, scope, settings
         self._packet_bytes_max = packet_bytes_max
         self._free = asyncio.Semaphore(size)
-        self._kept_max = KEPT_PER_WORKER * size
+        self._slots = asyncio.Semaphore((1 + KEPT_PER_WORKER) * size)
+        """One for each session that is at work or kept."""
         self._idle: list[Session] = []
         self._kept: OrderedDict[AttemptId, Session] = OrderedDict()
         self._let_go: dict[AttemptId, Session] = {}
@@ -70,6 +74,34 @@ class Pool:
 
     async def take(self, within_s: float) -> Session:
         """A connection for one branch, with nothing open on it; then `give_back` or `keep` it. Raises Unavailable."""
+        await self._slot()
+        try:
+            return await self._taken(within_s)
+        except BaseException:
+            self._slots.release()
+            raise
+
+    async def _slot(self) -> None:
+        """When too many are kept the next end is waited for."""
+        while self._slots.locked():
+            try:
+                async with asyncio.timeout(ROOM_WITHIN_S):
+                    await self._slots.acquire()
+                return
+            except TimeoutError:
+                if not self._kept:
+                    raise Unavailable(f"no branch ended within {ROOM_WITHIN_S:g} s") from None
+                self.let_go()
+        await self._slots.acquire()
+
+    def let_go(self) -> None:
+        """Closes the session that is kept longest: its branch stays prepared, and ends the slow way."""
+        oldest, idle = self._kept.popitem(last=False)
+        idle.close()
+        self._let_go[oldest] = idle
+        self._slots.release()
+
+    async def _taken(self, within_s: float) -> Session:
         try:
             if self._free.locked():
                 async with asyncio.timeout(within_s):
@@ -90,20 +122,20 @@ class Pool:
     def give_back(self, session: Session) -> None:
         """The branch is over. One on which something may be open is to be closed before."""
         self._free.release()
+        self._slots.release()
         self.rest(session)
 
     def keep(self, attempt: AttemptId, session: Session) -> None:
         """It has prepared the branch, and makes room for another at work."""
         self._free.release()
         self._kept[attempt] = session
-        if len(self._kept) > self._kept_max:
-            oldest, idle = self._kept.popitem(last=False)
-            idle.close()
-            self._let_go[oldest] = idle
 
     def keeper_of(self, attempt: AttemptId) -> Session | None:
         """The session that has prepared the branch in this incarnation, whose end it is for now; it may be lost."""
-        return self._kept.pop(attempt, None) or self._let_go.pop(attempt, None)
+        kept = self._kept.pop(attempt, None)
+        if kept is not None:
+            self._slots.release()
+        return kept or self._let_go.pop(attempt, None)
 
     def rest(self, session: Session) -> None:
         """Nothing is open on it any more."""
