@@ -76,8 +76,9 @@ def ended_there(before: set[AttemptId], survey: Survey, after: set[AttemptId]) -
 
 
 def come_back(before: set[AttemptId], survey: Survey, after: set[AttemptId]) -> list[AttemptId]:
-    """Branches that are prepared at the server, and are none that it may hold: neither before the survey nor after it.
-    They were rolled back, and a crash of the server took that away."""
+    """Branches that were prepared at the server, and are none that it may hold: neither before the survey nor after it.
+    If they still are, they were rolled back and a crash of the server took that away; else one that began meanwhile has
+    ended since."""
     return sorted(survey.prepared - before - after)
 
 
@@ -123,9 +124,11 @@ class Outside:
             survey = await self._resource.survey()
             for found in ended_there(prepared, survey, node.prepared()):
                 self._driver.feed(found)
-            for attempt in come_back(there, survey, node.at_server()):
-                log.warning("rolled back again: the server had forgotten that", attempt=str(attempt))
-                await self._roll_back_again(attempt)
+            if back := come_back(there, survey, node.at_server()):
+                again = await self._resource.survey()
+                for attempt in filter(again.prepared.__contains__, back):
+                    log.warning("rolled back again: the server had forgotten that", attempt=str(attempt))
+                    await self._roll_back_again(attempt)
             await asyncio.sleep(node.settings.look_interval_s)
 
     async def _roll_back_again(self, attempt: AttemptId) -> None:

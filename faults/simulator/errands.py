@@ -178,7 +178,8 @@ class Errands:
         assert server is not None
         for found in ended_there(prepared, survey, sim.participants[name].prepared()):
             sim.feed(name, found)
-        for attempt in come_back(there, survey, sim.participants[name].at_server()):
+        back = come_back(there, survey, sim.participants[name].at_server())
+        for attempt in filter(server.prepared.__contains__, back):
             sim.note(f"{name} rolls {attempt} back again")
             at_once(server.abort(attempt))
         self.began(name)
