@@ -182,14 +182,11 @@ class VoteLog:
         else:
             self._resource.abort(job.attempt, job.plan)
         self._store_pending()
-        row = self._connection.execute("SELECT peers FROM troth_prepared WHERE log = ? AND number = ?", key).fetchone()
-        if row is None:
+        peers = self._peers_text_of(key)
+        if peers is None:
             raise LogFailed(f"{self._file.path}: {job.attempt} is resolved by hand and was not prepared")
         self._take_prepared(key)
-        self._connection.execute(
-            "INSERT INTO troth_heuristic VALUES (?, ?, ?, NULL, ?, ?, ?)",
-            (*key, int(job.outcome), row[0], job.operations, job.at),
-        )
+        self._keep_heuristic(key, job.outcome, None, peers, job)
         self._audit(job.at, job.attempt, f"resolved by hand as {job.outcome.name}", job.reason)
 
     def _learn(self, job: Learn) -> None:
@@ -202,14 +199,11 @@ class VoteLog:
     def _contradict(self, job: Contradict) -> None:
         self._store_pending()
         key = self._key(job.attempt)
-        row = self._connection.execute("SELECT peers FROM troth_prepared WHERE log = ? AND number = ?", key).fetchone()
+        peers = self._peers_text_of(key)
         self._pending.dropped.append(key)
         if job.done is Outcome.COMMITTED:
             self._applied(key, job.operations, job.at)
-        self._connection.execute(
-            "INSERT INTO troth_heuristic VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (*key, int(job.done), int(job.known), row[0] if row else "[]", job.operations, job.at),
-        )
+        self._keep_heuristic(key, job.done, job.known, peers or "[]", job)
         self._audit(job.at, job.attempt, f"found as {job.done.name} at the server, and is {job.known.name}", "")
 
     def _forget(self, job: Forget) -> None:
@@ -242,6 +236,19 @@ class VoteLog:
     def _applied(self, key: _Key, operations: bytes, at: float) -> None:
         if self._history and key not in self._written:
             self._pending.history.append((*key, operations, at))
+
+    def _peers_text_of(self, key: _Key) -> str | None:
+        """Of a prepared record that is stored; None when there is none."""
+        row = self._connection.execute("SELECT peers FROM troth_prepared WHERE log = ? AND number = ?", key).fetchone()
+        return None if row is None else row[0]
+
+    def _keep_heuristic(
+        self, key: _Key, done: Outcome, known: Outcome | None, peers: str, job: Resolve | Contradict
+    ) -> None:
+        self._connection.execute(
+            "INSERT INTO troth_heuristic VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (*key, int(done), None if known is None else int(known), peers, job.operations, job.at),
+        )
 
     def _audit(self, at: float, attempt: AttemptId, what: str, reason: str) -> None:
         self._connection.execute("INSERT INTO troth_audit VALUES (?, ?, ?, ?)", (at, str(attempt), what, reason))

@@ -122,19 +122,16 @@ class Branches(participant_pb2_grpc.BranchesServicer):
             why = f"tables of {resource.kind} are made at the server, by its own tools"
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, why)
 
-        def create() -> bool | No:
-            try:
-                created = create_table(file.connection, request.table, request.key, request.values)
-            except No as no:
-                return no
+        def create() -> bool:
+            created = create_table(file.connection, request.table, request.key, request.values)
             if created:
                 resource.schema_changed()
             return created
 
-        created = await self._driver.in_writer(create)
-        if isinstance(created, No):
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, created.reason.message)
-        return participant_pb2.CreateTableReply(created=created)
+        try:
+            return participant_pb2.CreateTableReply(created=await self._driver.in_writer(create))
+        except No as no:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, no.reason.message)
 
     async def _tell(self, attempt: AttemptId, message: ToParticipant, context: Context[Any, Any]) -> object:
         driver = self._driver

@@ -24,8 +24,6 @@ FILE = "p1"
 AT: Mapping[str, type[Server]] = {"p2": PostgreSQL, "p3": MariaDB}
 LAMP_CENTS, MONEY, LAMPS = 5900, 10_000_000, 1000
 ORDERS, IN_FLIGHT = 400, 32
-PREPARED = {"postgresql": "SELECT gid FROM pg_prepared_xacts", "mariadb": "XA RECOVER"}
-"""What a server lists of branches that are prepared and not ended."""
 
 
 async def mixed(number: int, folder: Path, checks: Checks) -> None:
@@ -123,5 +121,4 @@ def _check_rows(folder: Path, databases: Mapping[str, Database], checks: Checks)
     paid = accounts == {"alice": MONEY - due * LAMP_CENTS, "shop": due * LAMP_CENTS}
     checks.that(paid and stock == LAMPS - due and count == pieces == due, f"{due} orders are in all three, or in none")
     for database in databases.values():
-        left = database.execute(PREPARED[database.server.name])
-        checks.that(not left, f"{database.server.title} has nothing prepared left")
+        checks.that(not database.prepared(), f"{database.server.title} has nothing prepared left")

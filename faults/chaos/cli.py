@@ -17,13 +17,14 @@ import click
 from rich.console import Console
 
 from faults.chaos import own, page, running
-from faults.chaos.databases import SERVERS, Servers
+from faults.chaos.databases import Servers
 from faults.chaos.files import audited
 from faults.chaos.report import Report
 from faults.chaos.run import Plan, Run
 from faults.chaos.schedule import Kind
 from faults.chaos.screen import following
 from faults.chaos.target import Target
+from faults.servers import KINDS as SERVERS
 from troth.cli import common
 from troth.cli.up import Wanted, choose_participants
 from troth.errors import BadInput

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from typing import Any, NamedTuple, TypeVar
@@ -11,10 +11,9 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from faults.chaos.tables import SERVER_SCHEMAS
-from faults.servers import MariaDB, PostgreSQL, Server, ServerError, ServerMissing
+from faults.servers import KINDS, PostgreSQL, Server, ServerError, ServerMissing
 from troth.process.addresses import Address
 
-SERVERS: Mapping[str, type[Server]] = {kind.name: kind for kind in (PostgreSQL, MariaDB)}
 _HOST = "127.0.0.1"
 T = TypeVar("T")
 
@@ -47,7 +46,7 @@ class Servers:
         servers = cls()
         try:
             for kind in kinds:
-                servers._servers[kind] = await servers._call(SERVERS[kind])
+                servers._servers[kind] = await servers._call(KINDS[kind])
                 await servers.start(kind)
             yield servers
         except (ServerMissing, ServerError) as error:

@@ -35,13 +35,14 @@ from participant.resources.mariadb.opening import FINISHED
 from participant.resources.mariadb.pool import Fenced, Pool, Unavailable
 from participant.resources.mariadb.session import ANSWER_WITHIN_S, Address, Lost, NoAddress, Session, Unit, words
 from participant.resources.mariadb.statements import Unexplained, Work, literal
-from participant.resources.outside import EndedElsewhere, OutsideResource, ResourceRefused, Stray, Survey
+from participant.resources.outside import ResourceRefused, Stray, Survey
 from participant.resources.server import planning
+from participant.resources.server.resource import ServerResource
 from troth import reasons
 from troth.messages import Mark
 from troth.v1 import participant_pb2, types_pb2
 from troth.v1.types_pb2 import Code
-from troth.words import AttemptId, Outcome
+from troth.words import AttemptId
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +69,7 @@ class ServerFailed(Exception):
     """The server refuses what it must do, the end of a prepared branch, or did not do it: needs a human."""
 
 
-class MariaDBResource(OutsideResource):
+class MariaDBResource(ServerResource):
     """Serves the tables of one database."""
 
     kind = "mariadb"
@@ -77,10 +78,10 @@ class MariaDBResource(OutsideResource):
         """`participant` is named in the rows that it reads. `pool` is how many branches are worked on at a time; four
         times as many may be prepared with a session of their own. The server takes whole seconds of `lock_timeout_s`,
         so it is rounded up."""
+        super().__init__()
         self._dsn, self._participant = dsn, participant
         self._lock_timeout_s = lock_timeout_s
         self._pool_size = pool
-        self._cleaning: dict[AttemptId, asyncio.Task[None]] = {}
         self._strays: dict[str, float] = {}
         """Since when each has been seen, in monotonic time: the server does not say."""
 
@@ -208,16 +209,6 @@ class MariaDBResource(OutsideResource):
         except (No, Unexplained) as error:
             await self._undone(session, "ROLLBACK")
             raise await self._explained(session, work, error) from None
-
-    async def commit(self, attempt: AttemptId) -> None:
-        if not await self._end("COMMIT", attempt) and not await self._remembers(attempt):
-            raise EndedElsewhere(attempt, Outcome.ABORTED)
-
-    async def abort(self, attempt: AttemptId) -> None:
-        if cleaning := self._cleaning.get(attempt):
-            await asyncio.shield(cleaning)
-        if not await self._end("ROLLBACK", attempt) and await self._remembers(attempt):
-            raise EndedElsewhere(attempt, Outcome.COMMITTED)
 
     async def forget(self, log: str, mark: Mark) -> None:
         """By the keys of committed rows, and without waiting: one that a prepared branch has locked would hold up the

@@ -20,17 +20,18 @@ import psycopg
 import structlog
 
 from participant.resources import No, Plan, Prepared
-from participant.resources.outside import EndedElsewhere, OutsideResource, ResourceRefused, Stray, Survey
+from participant.resources.outside import ResourceRefused, Stray, Survey
 from participant.resources.postgresql import catalog, denials, opening, statements
 from participant.resources.postgresql.pool import Fenced, Pool, Unavailable
 from participant.resources.postgresql.session import Lost, Query, Session, Unit, text
 from participant.resources.postgresql.statements import Work
 from participant.resources.server import planning
+from participant.resources.server.resource import ServerResource
 from troth import reasons
 from troth.messages import Mark
 from troth.v1 import participant_pb2, types_pb2
 from troth.v1.types_pb2 import Code
-from troth.words import AttemptId, Outcome
+from troth.words import AttemptId
 
 log = structlog.get_logger(__name__)
 
@@ -53,17 +54,17 @@ class ServerFailed(Exception):
     """The server refuses what it must do, the end of a prepared branch: needs a human."""
 
 
-class PostgreSQLResource(OutsideResource):
+class PostgreSQLResource(ServerResource):
     """Serves the tables of one database."""
 
     kind = "postgresql"
 
     def __init__(self, dsn: str, participant: str = "", *, lock_timeout_s: float = 5.0, pool: int = 16) -> None:
         """`participant` is named in the rows that it reads. `pool` is how many branches are worked on at a time."""
+        super().__init__()
         self._dsn, self._participant = dsn, participant
         self._lock_timeout_s = lock_timeout_s
         self._pool_size = pool
-        self._cleaning: dict[AttemptId, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     # Life.
@@ -219,16 +220,6 @@ class PostgreSQLResource(OutsideResource):
         if unit.failure is not None:
             raise await self._denied(session, work, unit)
         return Prepared(self._rows(work, unit), {})
-
-    async def commit(self, attempt: AttemptId) -> None:
-        if not await self._end("COMMIT", attempt) and not await self._remembers(attempt):
-            raise EndedElsewhere(attempt, Outcome.ABORTED)
-
-    async def abort(self, attempt: AttemptId) -> None:
-        if cleaning := self._cleaning.get(attempt):
-            await asyncio.shield(cleaning)
-        if not await self._end("ROLLBACK", attempt) and await self._remembers(attempt):
-            raise EndedElsewhere(attempt, Outcome.COMMITTED)
 
     async def forget(self, log: str, mark: Mark) -> None:
         excepted = "{" + ",".join(map(str, mark.excepted)) + "}"
