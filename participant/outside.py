@@ -7,6 +7,7 @@ is kept apart by the node's locks, which a branch has until its end has been car
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -82,6 +83,12 @@ def come_back(before: set[AttemptId], survey: Survey, after: set[AttemptId]) -> 
     return sorted(survey.prepared - before - after)
 
 
+def committed_after_all(survey: Survey, aborted: Callable[[AttemptId], bool]) -> list[AttemptId]:
+    """Branches that are committed at the server and have ended here as aborted: a crash of the server took the rollback
+    away, and somebody committed them there before they were rolled back again."""
+    return sorted(attempt for attempt in survey.committed if aborted(attempt))
+
+
 class Outside:
     """Carries jobs to the resource and its answers to the node. An exception that is not foreseen ends the process."""
 
@@ -93,6 +100,8 @@ class Outside:
         self._unsure = frozenset(found.attempt for found in driver.opened.recovered.prepared)
         """Found in doubt at start: the last incarnation may have ended them at the server and died before it was
         written down, so they are not somebody else's work when they are ended."""
+        self._told: set[AttemptId] = set()
+        """Of which an alarm has said that they were committed after they had been aborted."""
 
     def carry(self, effect: Carry) -> None:
         """Has the job done, behind the earlier ones of its attempt."""
@@ -116,8 +125,8 @@ class Outside:
         await forget(self._resource, job)
 
     async def watch(self) -> None:
-        """Looks at once and from time to time for branches that somebody has ended at the server, and for those that
-        are there again though they have ended."""
+        """Looks at once and from time to time for branches that somebody has ended at the server, for those that are
+        there again though they have ended, and for those that somebody has committed then."""
         node = self._driver.node
         while True:
             prepared, there = node.prepared() - self._unsure, node.at_server()
@@ -129,10 +138,17 @@ class Outside:
                 for attempt in filter(again.prepared.__contains__, back):
                     log.warning("rolled back again: the server had forgotten that", attempt=str(attempt))
                     await self._roll_back_again(attempt)
+            for attempt in committed_after_all(survey, node.aborted):
+                self._tell(attempt)
             await asyncio.sleep(node.settings.look_interval_s)
 
     async def _roll_back_again(self, attempt: AttemptId) -> None:
         try:
             await self._resource.abort(attempt)
-        except EndedElsewhere as ended:
-            self._driver.alarm(f"rule 12: {ended}, after it had been aborted")
+        except EndedElsewhere:
+            self._tell(attempt)
+
+    def _tell(self, attempt: AttemptId) -> None:
+        if attempt not in self._told:
+            self._told.add(attempt)
+            self._driver.alarm(f"rule 12: {attempt} was committed at the server by somebody, after it had been aborted")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from participant.protocol import State
 from participant.resources import LockName
 from troth.v1 import participant_pb2, types_pb2
-from troth.words import AttemptId, Now
+from troth.words import AttemptId, Now, Outcome
 
 if TYPE_CHECKING:
     from participant.locks import LockTable
@@ -52,6 +52,14 @@ class Views:
         """Branches that a resource outside the file may rightly hold as prepared."""
         branches = (branch for log in self.logs.values() for branch in log.branches.values())
         return {branch.attempt for branch in branches if branch.carrying or branch.state in AT_SERVER}
+
+    def aborted(self, attempt: AttemptId) -> bool:
+        """Whether the branch has ended here as aborted, by whomever."""
+        log = self.logs.get(attempt.log)
+        branch = None if log is None else log.branches.get(attempt.number)
+        if branch is None or branch.carrying:
+            return False
+        return branch.state is State.ABORTED or branch.done is Outcome.ABORTED
 
     def in_doubt(self, now: Now) -> list[participant_pb2.InDoubt]:
         """Branches that wait for an outcome, oldest first."""

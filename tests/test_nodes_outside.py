@@ -285,12 +285,14 @@ def test_a_rollback_that_the_servers_crash_took_away_is_no_older_server_and_no_d
     world.carry()
     number = attempt(world)
     world.feed("a", pe.Received(LOG, (Abort(number.number),)))
+    assert not world.participants["a"].aborted(number), "while the server may still say otherwise"
     world.carry()
     world.flush("a")
     world.server("a").forget_rollbacks()
     restarted(world)
     assert number in world.server("a").prepared
     assert number not in world.participants["a"].at_server() | world.participants["a"].prepared()
+    assert world.participants["a"].aborted(number)
 
 
 # Somebody at the server ends a branch.
@@ -311,6 +313,7 @@ def test_rule_12_a_branch_ended_at_the_server_is_found_and_goes_on_asking(found:
     judge(world)
     kept = world.vote_disks["a"].ledger.heuristics[number.number]
     assert (kept.done, kept.known) == (found, Outcome.COMMITTED)
+    assert world.participants["a"].aborted(number) is (found is Outcome.ABORTED)
     assert any("torn" in alarm for alarm in world.alarms) is (found is Outcome.ABORTED)
 
 

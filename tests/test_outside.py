@@ -53,11 +53,15 @@ class Slow:
 class Fake:
     """As much of a driver as `Outside` uses."""
 
-    def __init__(self) -> None:
+    def __init__(self, resource: Slow | None = None) -> None:
         self.heard: list[Any] = []
+        self.alarms: list[str] = []
         self.durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.opened = SimpleNamespace(recovered=SimpleNamespace(prepared=()))
-        self.resource = Slow()
+        self.resource = resource or Slow()
+        self.node = SimpleNamespace(
+            settings=SimpleNamespace(look_interval_s=0.0), prepared=set, at_server=set, aborted=ONE.__eq__
+        )
         self.outside = Outside(cast(Driver, self), cast(OutsideResource, self.resource))
 
     def own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -65,6 +69,9 @@ class Fake:
 
     def feed(self, event: Any) -> None:
         self.heard.append(event)
+
+    def alarm(self, text: str) -> None:
+        self.alarms.append(text)
 
     def in_writer(self, work: Any) -> asyncio.Future[None]:
         return self.durable
@@ -140,3 +147,20 @@ def test_a_look_finds_what_the_server_holds_again_and_may_not() -> None:
     numbers = [AttemptId("log", n) for n in range(4)]
     survey = Survey(frozenset(numbers), {}, ())
     assert come_back({numbers[0]}, survey, {numbers[2]}) == [numbers[1], numbers[3]]
+
+
+def test_what_somebody_committed_after_it_had_been_aborted_is_an_alarm_once() -> None:
+    class Server(Slow):
+        async def survey(self) -> Survey:
+            self.calls.append(("survey", None))
+            return Survey(frozenset(), {ONE: b"", OTHER: b""}, ())
+
+    async def main() -> None:
+        driver = Fake(Server())
+        looking = asyncio.get_running_loop().create_task(driver.outside.watch())
+        await settle()
+        looking.cancel()
+        assert len(driver.resource.calls) > 1
+        assert driver.alarms == [f"rule 12: {ONE} was committed at the server by somebody, after it had been aborted"]
+
+    asyncio.run(main())

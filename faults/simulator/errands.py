@@ -130,10 +130,13 @@ class Errands:
         self._sim.note(f"{name}'s server is slow for {for_s} s")
 
     def end_one(self, name: str) -> None:
-        """Somebody at the server ends a branch that is prepared there."""
+        """Somebody at the server ends a branch that is prepared there. Not one that was aborted and a crash brought
+        back: its participant can but raise an alarm when it is committed then (tests/test_outside.py)."""
         server = self._sim.vote_disks[name].server
-        if server is not None and server.prepared and not self.down_s(name):
-            attempt = self._random.choice(list(server.prepared))
+        if server is None or self.down_s(name):
+            return
+        if prepared := [attempt for attempt in server.prepared if not server.came_back(attempt)]:
+            attempt = self._random.choice(prepared)
             outcome = self._random.choice([Outcome.COMMITTED, Outcome.ABORTED])
             self._sim.note(f"somebody ends {attempt} at {name}'s server as {outcome.name}")
             server.end_by_hand(attempt, outcome)

@@ -140,7 +140,11 @@ class Server(OutsideResource):
 
     def rolled_back(self, attempt: AttemptId) -> bool:
         """Whether it is not prepared, or was not once, before a crash brought it back."""
-        return attempt not in self.prepared or attempt in self._came_back
+        return attempt not in self.prepared or self.came_back(attempt)
+
+    def came_back(self, attempt: AttemptId) -> bool:
+        """Whether it was rolled back once, and a crash took that away."""
+        return attempt in self._came_back
 
     def end_by_hand(self, attempt: AttemptId, outcome: Outcome) -> None:
         """Somebody at the server ends a prepared branch, as its coordinator says or not."""
