@@ -97,6 +97,8 @@ class Outside:
         self._resource = resource
         self._last: dict[AttemptId, asyncio.Task[None]] = {}
         """Of each attempt that is at the resource."""
+        self._carried: list[Carried] = []
+        """What the node has not heard yet."""
         self._unsure = frozenset(found.attempt for found in driver.opened.recovered.prepared)
         """Found in doubt at start: the last incarnation may have ended them at the server and died before it was
         written down, so they are not somebody else's work when they are ended."""
@@ -117,7 +119,14 @@ class Outside:
         await failpoints.call("after-carry", type(effect.job))
         if self._last[attempt] is asyncio.current_task():
             del self._last[attempt]
-        self._driver.feed(Carried(effect.n, result))
+        self._carried.append(Carried(effect.n, result))
+        if len(self._carried) == 1:
+            asyncio.get_running_loop().call_soon(self._tell_node)
+
+    def _tell_node(self) -> None:
+        """What was answered in one turn of the loop is stepped, written and sent together."""
+        carried, self._carried = self._carried, []
+        self._driver.feed(*carried)
 
     async def forget(self, job: Forget) -> None:
         """Once it is forgotten here, durably, it is forgotten there: the server remembers at least as much."""
@@ -139,16 +148,16 @@ class Outside:
                     log.warning("rolled back again: the server had forgotten that", attempt=str(attempt))
                     await self._roll_back_again(attempt)
             for attempt in committed_after_all(survey, node.aborted):
-                self._tell(attempt)
+                self._alarm(attempt)
             await asyncio.sleep(node.settings.look_interval_s)
 
     async def _roll_back_again(self, attempt: AttemptId) -> None:
         try:
             await self._resource.abort(attempt)
         except EndedElsewhere:
-            self._tell(attempt)
+            self._alarm(attempt)
 
-    def _tell(self, attempt: AttemptId) -> None:
+    def _alarm(self, attempt: AttemptId) -> None:
         if attempt not in self._told:
             self._told.add(attempt)
             self._driver.alarm(f"rule 12: {attempt} was committed at the server by somebody, after it had been aborted")

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from hashlib import blake2b
 
 import psycopg
@@ -78,20 +76,37 @@ class Pool:
         while others := await self._others(self._keeper):
             await self._patience(deadline, others, "still works for an earlier incarnation of this participant file")
 
-    @asynccontextmanager
-    async def work(self, within_s: float) -> AsyncIterator[Session]:
-        """A connection for one branch, clean by the server's own word. Raises Unavailable."""
+    async def take(self, within_s: float) -> Session:
+        """A connection for one branch, clean by the server's own word, to be given back. Raises Unavailable."""
         try:
-            async with asyncio.timeout(within_s):
+            if self._free.locked():
+                async with asyncio.timeout(within_s):
+                    await self._free.acquire()
+            else:
                 await self._free.acquire()
         except TimeoutError:
             raise Unavailable(f"no connection became free within {within_s:g} s") from None
-        session = None
         try:
-            session = await self._idle_one()
-            yield session
-        finally:
-            self._give_back(session)
+            while self._idle:
+                if (session := self._idle.pop()).lost is None:
+                    return session
+            return await self._made()
+        except BaseException:
+            self._free.release()
+            raise
+
+    def give_back(self, session: Session) -> None:
+        """The branch is over, or prepared. What is not idle by the server's word is closed."""
+        if session.used_freely and session.idle:
+            task = asyncio.create_task(self._reset(session))
+            self._resets.add(task)
+            task.add_done_callback(self._resets.discard)
+            return
+        if session.idle:
+            self._idle.append(session)
+        else:
+            session.close()
+        self._free.release()
 
     async def ender(self) -> Session:
         """A connection for one unit that stands alone; others may use it at the same time."""
@@ -112,27 +127,6 @@ class Pool:
         await asyncio.gather(*tasks, return_exceptions=True)
         for session in self._all:
             session.close()
-
-    async def _idle_one(self) -> Session:
-        while self._idle:
-            session = self._idle.pop()
-            if session.lost is None:
-                return session
-        return await self._made()
-
-    def _give_back(self, session: Session | None) -> None:
-        if session is None or session.lost:
-            self._free.release()
-        elif session.used_freely and session.idle:
-            task = asyncio.create_task(self._reset(session))
-            self._resets.add(task)
-            task.add_done_callback(self._resets.discard)
-        else:
-            if session.idle:
-                self._idle.append(session)
-            else:
-                session.close()
-            self._free.release()
 
     async def _reset(self, session: Session) -> None:
         """Undoes what statements of the user's did to the session, before another branch gets it."""

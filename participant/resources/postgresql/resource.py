@@ -12,8 +12,8 @@ before, the server answers PREPARE with the tag ROLLBACK and no error.)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import psycopg
@@ -246,17 +246,8 @@ class PostgreSQLResource(ServerResource):
 
     # A branch's connection.
 
-    @asynccontextmanager
-    async def _working(self, work: Work | None) -> AsyncIterator[Session]:
-        """Raises No when there is none."""
-        try:
-            async with self._pool.work(self._lock_timeout_s) as session:
-                session.used_freely = work is not None and work.has_sql
-                yield session
-        except Unavailable as error:
-            raise No(reasons.reason(Code.CODE_OVERLOADED, f"PostgreSQL: {error}")) from error
-        except _UNREACHABLE as error:
-            raise _unreachable(error) from error
+    def _working(self, work: Work | None) -> _Working:
+        return _Working(self._pool, self._lock_timeout_s, freely=work is not None and work.has_sql)
 
     def _patience_s(self, work: Work) -> float:
         return ANSWER_WITHIN_S + self._lock_timeout_s * len(work.steps)
@@ -410,6 +401,28 @@ class PostgreSQLResource(ServerResource):
 
     def _ending(self, verb: str, attempt: AttemptId) -> Query:
         return Query(f"{verb} PREPARED '{self._gid(attempt)}'", kept=False)
+
+
+class _Working:
+    """A session at work for one branch, while it is entered, which raises No when there is none."""
+
+    __slots__ = ("_freely", "_pool", "_session", "_within_s")
+
+    def __init__(self, pool: Pool, within_s: float, *, freely: bool) -> None:
+        self._pool, self._within_s, self._freely = pool, within_s, freely
+
+    async def __aenter__(self) -> Session:
+        try:
+            session = self._session = await self._pool.take(self._within_s)
+        except Unavailable as error:
+            raise No(reasons.reason(Code.CODE_OVERLOADED, f"PostgreSQL: {error}")) from error
+        except _UNREACHABLE as error:
+            raise _unreachable(error) from error
+        session.used_freely = self._freely
+        return session
+
+    async def __aexit__(self, *_: object) -> None:
+        self._pool.give_back(self._session)
 
 
 def is_proven(unit: Unit) -> bool:

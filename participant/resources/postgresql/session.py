@@ -24,6 +24,7 @@ from psycopg.pq.abc import PGresult
 KEPT_MAX = 1000
 """Statements that a session keeps parsed; beyond that they are parsed each time."""
 _BINARY, _TEXT = 1, 0
+_SYNC, _ABORTED, _IDLE = ExecStatus.PIPELINE_SYNC, ExecStatus.PIPELINE_ABORTED, TransactionStatus.IDLE
 _ERRORS = frozenset({ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE})
 _COPYING = frozenset({ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH})
 
@@ -136,7 +137,7 @@ class Session:
     @property
     def idle(self) -> bool:
         """Whether, by the server's own last word, no transaction is open and nothing is under way."""
-        return self.lost is None and not self._pending and self._pgconn.transaction_status == TransactionStatus.IDLE
+        return self.lost is None and not self._pending and self._pgconn.transaction_status == _IDLE
 
     async def ask(self, *queries: Query, within_s: float | None = None) -> Unit:
         """Sends a unit and waits for its answers. Raises Lost, also when they do not come in time: the connection is
@@ -144,12 +145,11 @@ class Session:
         future = self.send(queries)
         if within_s is None:
             return await future
+        patience = self._loop.call_later(within_s, self._lose, f"no answer within {within_s:g} s")
         try:
-            async with asyncio.timeout(within_s):
-                return await asyncio.shield(future)
-        except TimeoutError:
-            self._lose(f"no answer within {within_s:g} s")
             return await future
+        finally:
+            patience.cancel()
 
     def send(self, queries: Sequence[Query]) -> asyncio.Future[Unit]:
         """The same without waiting."""
@@ -178,20 +178,21 @@ class Session:
         self._lose("closed")
 
     def _send(self, query: Query, pending: _Pending) -> None:
-        values = [each.encode() if isinstance(each, str) else each for each in query.parameters]
-        formats = [_BINARY if isinstance(each, bytes) else _TEXT for each in query.parameters]
-        name = self._kept.get(query.sql) if query.kept else b""
+        sql, parameters, kept = query
+        values = [each.encode() if isinstance(each, str) else each for each in parameters]
+        formats = [_BINARY if isinstance(each, bytes) else _TEXT for each in parameters]
+        name = self._kept.get(sql) if kept else b""
         if name is None:
             name = b""
             if len(self._kept) < KEPT_MAX:
                 self._named += 1
-                name = self._kept[query.sql] = b"t%d" % self._named
-                self._pgconn.send_prepare(name, query.sql.encode())
-                pending.left.append(query.sql)
+                name = self._kept[sql] = b"t%d" % self._named
+                self._pgconn.send_prepare(name, sql.encode())
+                pending.left.append(sql)
         if name:
             self._pgconn.send_query_prepared(name, values, formats)
         else:
-            self._pgconn.send_query_params(query.sql.encode(), values, None, formats)
+            self._pgconn.send_query_params(sql.encode(), values, None, formats)
         pending.left.append(None)
 
     def _flush(self) -> None:
@@ -226,19 +227,19 @@ class Session:
             result, self._result = self._result, None
             if result is not None and pending.left:
                 self._answered(pending, pending.left.popleft(), result)
-        elif result.status == ExecStatus.PIPELINE_SYNC:
+        elif (status := result.status) == _SYNC:
             self._pending.popleft()
             if not pending.future.done():
                 pending.future.set_result(Unit(pending.results, pending.failure))
-        elif result.status in _COPYING:  # cannot be pipelined, and there is no way back
+        elif status in _COPYING:  # cannot be pipelined, and there is no way back
             self._lose("COPY is not allowed in pipeline mode")
         else:
             self._result = result
 
     def _answered(self, pending: _Pending, parsed: str | None, result: PGresult) -> None:
-        if result.status in _ERRORS:
+        if (status := result.status) in _ERRORS:
             pending.failure = pending.failure or _failure(result)
-        elif result.status != ExecStatus.PIPELINE_ABORTED:
+        elif status != _ABORTED:
             if parsed is None:
                 pending.results.append(result)
             return

@@ -37,6 +37,7 @@ from troth.values import from_value
 Convert = Callable[[types_pb2.Value, Column], SqlValue]
 
 _LOOKING = (Check, Read)
+_SHARED, _EXCLUSIVE = Mode.SHARED, Mode.EXCLUSIVE
 _REAL_MAX = {Kind.REAL: 1.7976931348623157e308, Kind.SINGLE: 3.4028234663852886e38}
 """The greatest finite numbers: what a sum is held to when nothing tighter is asked."""
 
@@ -51,15 +52,17 @@ def plan(catalog: Catalog, operations: bytes) -> Plan:
     if not decoded:
         raise No(reasons.reason(Code.CODE_BAD_OPERATION, "a branch needs at least one operation"))
     modes: dict[LockName, Mode] = {}
-    steps = []
+    steps, read_only = [], True
     for operation in decoded:
         step = _step(catalog, operation)
         steps.append(step)
+        looks = only_looks(step)
+        read_only = read_only and looks
         if not isinstance(step, Sql):
-            lock, mode = step.target.lock, Mode.SHARED if only_looks(step) else Mode.EXCLUSIVE
-            modes[lock] = mode if modes.get(lock, mode) is mode else Mode.EXCLUSIVE
+            lock, mode = step.target.lock, _SHARED if looks else _EXCLUSIVE
+            modes[lock] = mode if modes.get(lock, mode) is mode else _EXCLUSIVE
     locks = tuple([Lock(name, mode) for name, mode in modes.items()])
-    return Plan(locks, tuple(steps), all(map(only_looks, steps)))
+    return Plan(locks, tuple(steps), read_only)
 
 
 def only_looks(step: Step) -> bool:
