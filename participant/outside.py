@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -40,6 +40,9 @@ log = structlog.get_logger(__name__)
 
 CARRIED = (Try, RunAlone, Apply, Undo, Resolve)
 """Jobs that a resource outside has a part in; the others only keep their place among them."""
+
+GATHER_S = 0.03
+"""The longest time that an answer waits for others."""
 
 
 async def part_of(resource: OutsideResource, job: BranchJob) -> Tried | Denied | Ended | None:
@@ -89,6 +92,59 @@ def committed_after_all(survey: Survey, aborted: Callable[[AttemptId], bool]) ->
     return sorted(attempt for attempt in survey.committed if aborted(attempt))
 
 
+class Begun(NamedTuple):
+    """A job at the resource."""
+
+    wave: int
+    at: float
+
+
+class Waves:
+    """Gathers answers, as a step, a flush and a message for each by itself would cost more than the work at the server.
+
+    The first answer closes a wave: it waits for the jobs that were begun since the last one closed, but no longer than
+    it has taken itself, so what is alone waits for nobody. Jobs that were waited for in vain are not waited for again:
+    one that is held up by a lock holds nobody up twice."""
+
+    def __init__(self, deliver: Callable[[list[Carried]], None]) -> None:
+        self._deliver = deliver
+        self._loop = asyncio.get_running_loop()
+        self._wave = 0
+        self._open = 0
+        """Jobs of the present wave without an answer."""
+        self._awaited = 0
+        """The same of the wave that was closed last."""
+        self._answers: list[Carried] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> Begun:
+        self._open += 1
+        return Begun(self._wave, self._loop.time())
+
+    def end(self, begun: Begun, answer: Carried) -> None:
+        self._answers.append(answer)
+        if begun.wave == self._wave:
+            self._open -= 1
+        elif begun.wave == self._wave - 1 and self._awaited:
+            self._awaited -= 1
+        if len(self._answers) == 1:
+            self._wave, self._open, self._awaited = self._wave + 1, 0, self._open
+            if self._awaited:
+                within_s = min(self._loop.time() - begun.at, GATHER_S)
+                self._timer = self._loop.call_later(within_s, self._tell)
+            else:
+                self._loop.call_soon(self._tell)
+        elif self._timer is not None and not self._awaited:
+            self._timer.cancel()
+            self._timer = None
+            self._loop.call_soon(self._tell)
+
+    def _tell(self) -> None:
+        answers, self._answers = self._answers, []
+        self._timer, self._awaited = None, 0
+        self._deliver(answers)
+
+
 class Outside:
     """Carries jobs to the resource and its answers to the node. An exception that is not foreseen ends the process."""
 
@@ -97,8 +153,7 @@ class Outside:
         self._resource = resource
         self._last: dict[AttemptId, asyncio.Task[None]] = {}
         """Of each attempt that is at the resource."""
-        self._carried: list[Carried] = []
-        """What the node has not heard yet."""
+        self._waves = Waves(lambda carried: driver.feed(*carried))
         self._unsure = frozenset(found.attempt for found in driver.opened.recovered.prepared)
         """Found in doubt at start: the last incarnation may have ended them at the server and died before it was
         written down, so they are not somebody else's work when they are ended."""
@@ -114,19 +169,13 @@ class Outside:
         attempt = effect.job.attempt
         if before is not None:
             await before
+        begun = self._waves.begin()
         await failpoints.call("before-carry", type(effect.job))
         result = await part_of(self._resource, effect.job)
         await failpoints.call("after-carry", type(effect.job))
         if self._last[attempt] is asyncio.current_task():
             del self._last[attempt]
-        self._carried.append(Carried(effect.n, result))
-        if len(self._carried) == 1:
-            asyncio.get_running_loop().call_soon(self._tell_node)
-
-    def _tell_node(self) -> None:
-        """What was answered in one turn of the loop is stepped, written and sent together."""
-        carried, self._carried = self._carried, []
-        self._driver.feed(*carried)
+        self._waves.end(begun, Carried(effect.n, result))
 
     async def forget(self, job: Forget) -> None:
         """Once it is forgotten here, durably, it is forgotten there: the server remembers at least as much."""

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from participant.driver import Driver
 from participant.events import Apply, BranchJob, Carried, Carry, Denied, Ended, Forget, FoundEnded, Try, Undo
-from participant.outside import Outside, come_back, ended_there
+from participant.outside import GATHER_S, Begun, Outside, Waves, come_back, ended_there
 from participant.resources import No, Plan, Prepared
 from participant.resources.outside import EndedElsewhere, OutsideResource, Survey
 from troth.messages import Mark
@@ -84,7 +84,7 @@ class Fake:
     async def lets_go(self, index: int, result: Any = None) -> None:
         gate = self.resource.gates[index]
         gate.set_exception(result) if isinstance(result, Exception) else gate.set_result(result)
-        await settle()
+        await asyncio.sleep(2 * GATHER_S)  # until nothing waits for others any more
 
 
 async def settle() -> None:
@@ -162,5 +162,61 @@ def test_what_somebody_committed_after_it_had_been_aborted_is_an_alarm_once() ->
         looking.cancel()
         assert len(driver.resource.calls) > 1
         assert driver.alarms == [f"rule 12: {ONE} was committed at the server by somebody, after it had been aborted"]
+
+    asyncio.run(main())
+
+
+class Gathered:
+    """Waves of jobs whose answers are their numbers; `now` is the loop's time."""
+
+    def __init__(self) -> None:
+        self.told: list[list[int]] = []
+        self.waves = Waves(lambda answers: self.told.append([answer.n for answer in answers]))
+        self.begun: dict[int, Begun] = {}
+
+    def begin(self, *numbers: int) -> None:
+        self.begun.update({n: self.waves.begin() for n in numbers})
+
+    async def end(self, *numbers: int) -> None:
+        for n in numbers:
+            self.waves.end(self.begun.pop(n), Carried(n, None))
+        await settle()
+
+
+def test_answers_of_jobs_that_were_begun_together_are_told_together() -> None:
+    async def main() -> None:
+        gathered = Gathered()
+        gathered.begin(1, 2, 3)
+        await asyncio.sleep(GATHER_S)
+        await gathered.end(2)
+        gathered.begin(4)  # of the next wave: not waited for
+        await gathered.end(1)
+        assert gathered.told == []
+        await gathered.end(3)
+        assert gathered.told == [[2, 1, 3]]
+        await gathered.end(4)
+        assert gathered.told == [[2, 1, 3], [4]]
+
+    asyncio.run(main())
+
+
+def test_an_answer_waits_no_longer_than_it_took_and_never_again_for_the_same_job() -> None:
+    async def main() -> None:
+        gathered = Gathered()
+        gathered.begin(1, 2)
+        await asyncio.sleep(GATHER_S / 3)
+        await gathered.end(1)
+        assert gathered.told == []
+        while not gathered.told:  # noqa: ASYNC110 - a time is what is waited for
+            await asyncio.sleep(GATHER_S / 10)
+        gathered.begin(3)
+        await gathered.end(3)
+        assert gathered.told == [[1], [3]]
+        gathered.begin(4, 5)
+        await asyncio.sleep(GATHER_S)
+        await gathered.end(4, 2)
+        assert gathered.told == [[1], [3]], "2 is not of the wave, and 5 is waited for"
+        await gathered.end(5)
+        assert gathered.told == [[1], [3], [4, 2, 5]]
 
     asyncio.run(main())
