@@ -9,9 +9,10 @@ import pytest
 
 from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loop
 from faults.servers import Database, PostgreSQL
+from faults.servers.server import ServerError
 from participant.resources import No
 from participant.resources.outside import ResourceRefused
-from participant.resources.postgresql import PostgreSQLResource, resource
+from participant.resources.postgresql import PostgreSQLResource, opening, resource
 from tests.postgresql_tools import SCHEMA, PostgreSQLSubject, listed
 from tests.sqlite_tools import add, encode, insert, update
 from troth.operations import sql
@@ -73,7 +74,6 @@ async def test_a_wrong_password_is_said_without_it(postgresql_database: Database
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_prepared_transactions": "0"}, "max_prepared_transactions is 0, .*: set max_prepared_transactions = 100"),
         ({"fsync": "off"}, "fsync is off, .*: set fsync = on"),
         ({"default_transaction_read_only": "on"}, "takes no writes from role postgres: set default_transaction"),
         ({"max_connections": "6", "max_wal_senders": "0"}, r"max_connections is 6, and \d+ are needed"),
@@ -89,6 +89,30 @@ def test_a_server_set_up_otherwise(settings: dict[str, str], message: str) -> No
 
     with PostgreSQL(settings) as server:
         attempt(server.dsn)
+
+
+@pytest.mark.needs_postgresql
+@on_a_loop
+async def test_prepared_transactions_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are by default: said at the start, by a look and by a try; without both, with each branch."""
+
+    async def unrehearsed(self: PostgreSQLResource) -> None:
+        pass
+
+    with PostgreSQL({"max_prepared_transactions": "0"}) as server:
+        server.execute(SCHEMA)
+        assert "max_prepared_transactions is 0" in (message := await refused(server.dsn))
+        assert "set max_prepared_transactions = 100" in message
+        monkeypatch.setattr(opening, "_require", lambda holds, why: None)
+        assert "cannot prepare a transaction here: prepared transactions are disabled" in await refused(server.dsn)
+        monkeypatch.setattr(PostgreSQLResource, "_rehearse", unrehearsed)
+        opened = PostgreSQLResource(server.dsn, pool=2)
+        await opened.open(NAMESPACE)
+        try:
+            with pytest.raises(No, match="prepared transactions are disabled"):
+                await opened.prepare(FIRST, opened.plan(encode([insert("orders", 1)])))
+        finally:
+            await opened.close()
 
 
 @on_a_loop
@@ -129,8 +153,9 @@ async def test_privileges(subject: PostgreSQLSubject) -> None:
             await opened.close()
 
 
+@pytest.mark.needs_postgresql
 @on_a_loop
-async def test_no_place_is_left_for_a_prepared_transaction(postgresql_databases: Callable[[], Database]) -> None:
+async def test_no_place_is_left_for_a_prepared_transaction() -> None:
     with PostgreSQL({"max_prepared_transactions": "2"}) as server:
         server.execute(SCHEMA)
         opened = PostgreSQLResource(server.dsn, pool=2)
@@ -145,6 +170,13 @@ async def test_no_place_is_left_for_a_prepared_transaction(postgresql_databases:
             await opened.prepare(THIRD, opened.plan(encode([insert("orders", 1)])))
         finally:
             await opened.close()
+        server.stop()  # and fewer places than are taken keep it from starting; nothing is lost by that
+        server._settings["max_prepared_transactions"] = "1"
+        with pytest.raises(ServerError, match=r'maximum number of prepared transactions|increase "?max_prepared'):
+            server.start()
+        server._settings["max_prepared_transactions"] = "2"
+        server.start()
+        assert len(listed(Database(server, server.database))) == 2
 
 
 @on_a_loop
