@@ -16,6 +16,7 @@ import pytest
 
 from faults.servers import Database, MariaDB, PostgreSQL, Server, ServerMissing
 from tests.cluster import Cluster
+from tests.small_disk import may_mount
 
 STRICT = os.environ.get("TROTH_CI") == "1"
 """Nothing may be skipped: a skip is a failure."""
@@ -74,6 +75,7 @@ NEEDS: dict[str, tuple[str, Callable[[], object], str]] = {
         "MariaDB's server or PyMySQL is missing (Debian: apt install mariadb-server; pip install 'troth[mariadb]')",
     ),
     "needs_root": ("root", is_root, "needs root"),
+    "needs_mount": ("small disks", may_mount, "may not mount a tmpfs: needs root, and a container that allows it"),
 }
 """Markers: the tool, whether it is there, and what to say when not. The fixtures `postgresql` and `mariadb` stand for
 theirs."""
