@@ -10,7 +10,7 @@ from typing import Any
 import asyncmy
 import pytest
 
-from faults.conformance.outside import FIRST, NAMESPACE, on_a_loop
+from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loop, prepare_branch, run_branch
 from faults.servers import Database, MariaDB
 from participant.resources import No
 from participant.resources.mariadb import MariaDBResource, opening
@@ -176,16 +176,26 @@ async def test_a_server_that_is_another(
 
 @on_a_loop
 async def test_a_server_that_becomes_read_only(limited: MariaDBSubject) -> None:
-    """It takes nothing new, and a NO for it may be tried again."""
+    """It takes nothing new, and a NO for it may be tried again; the ends of what is prepared wait."""
     subject = limited
     dsn = user(subject, "ALL ON {}.*", "PROCESS ON *.*")
     resource = MariaDBResource(dsn)
     await resource.open(NAMESPACE)
     try:
+        await resource.prepare(FIRST, resource.plan(subject.increment))
+        await resource.prepare(SECOND, resource.plan(encode([insert("orders", 1)])))
         subject.database.execute("SET GLOBAL read_only = 1")
-        with pytest.raises(No) as caught:
-            await resource.prepare(FIRST, resource.plan(subject.change))
-        assert (caught.value.reason.code, caught.value.reason.retryable) == (Code.CODE_NOT_SERVING, True)
+        for tried in (prepare_branch, run_branch):
+            with pytest.raises(No) as caught:
+                await tried(resource, THIRD, subject.other)
+            assert (caught.value.reason.code, caught.value.reason.retryable) == (Code.CODE_NOT_SERVING, True)
+        ends = asyncio.gather(resource.commit(FIRST), resource.abort(SECOND))
+        assert (await resource.survey()).prepared == {FIRST, SECOND}
+        assert not ends.done()
+        subject.database.execute("SET GLOBAL read_only = 0")
+        await ends
+        survey = await resource.survey()
+        assert (survey.prepared, survey.committed.keys()) == (frozenset(), {FIRST})
     finally:
         subject.database.execute("SET GLOBAL read_only = 0")
         await resource.close()

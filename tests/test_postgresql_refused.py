@@ -181,11 +181,24 @@ async def test_no_place_is_left_for_a_prepared_transaction() -> None:
 
 @on_a_loop
 async def test_a_server_that_turns_read_only(subject: PostgreSQLSubject) -> None:
+    """What is prepared is ended all the same."""
     async with subject.opened() as opened:
+        await opened.prepare(SECOND, opened.plan(subject.increment))
+        await opened.prepare(THIRD, opened.plan(subject.other))
         subject.database.execute(f"ALTER DATABASE {subject.database.name} SET default_transaction_read_only = on")
+        subject.database.execute(  # which of its sessions begin with
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        with pytest.raises(No):
+            await opened.prepare(FIRST, opened.plan(subject.change))
         with pytest.raises(No, match="takes no writes") as caught:
             await opened.prepare(FIRST, opened.plan(subject.change))
         assert (caught.value.reason.code, caught.value.reason.retryable) == (Code.CODE_NOT_SERVING, True)
+        await opened.commit(SECOND)
+        await opened.abort(THIRD)
+        survey = await opened.survey()
+        assert (survey.prepared, survey.committed.keys()) == (frozenset(), {SECOND})
 
 
 @on_a_loop
