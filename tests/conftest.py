@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from faults.servers import Database, MariaDB, PostgreSQL, Server, ServerMissing
+from faults.servers import KINDS, Database, MariaDB, PostgreSQL, Server, ServerMissing
 from tests.cluster import Cluster
 from tests.small_disk import may_mount
 
@@ -187,6 +187,13 @@ def mariadb_databases(mariadb: MariaDB) -> Iterator[Callable[[], Database]]:
 def mariadb_database(mariadb_databases: Callable[[], Database]) -> Database:
     """As `postgresql_database`."""
     return mariadb_databases()
+
+
+@pytest.fixture(params=[pytest.param(name, marks=getattr(pytest.mark, f"needs_{name}")) for name in KINDS])
+def server_database(request: pytest.FixtureRequest) -> Database:
+    """One at a server of each kind in turn."""
+    made: Database = request.getfixturevalue(f"{request.param}_database")
+    return made
 
 
 def _databases(server: Server) -> Iterator[Callable[[], Database]]:

@@ -253,12 +253,11 @@ def test_a_one_phase_commit_that_was_not_written_down_is_in_doubt_and_its_rows_a
 # In the middle.
 
 
-@pytest.fixture(params=[pytest.param(kind, marks=getattr(pytest.mark, f"needs_{kind}")) for kind in HERE])
-def database(request: pytest.FixtureRequest) -> Database:
-    """One at a server of each kind in turn."""
-    made: Database = request.getfixturevalue(f"{request.param}_database")
-    made.execute(SCHEMA)
-    return made
+@pytest.fixture
+def database(server_database: Database) -> Database:
+    """With the table."""
+    server_database.execute(SCHEMA)
+    return server_database
 
 
 @pytest.fixture

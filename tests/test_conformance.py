@@ -17,7 +17,6 @@ from faults.conformance import runner, work
 from faults.conformance.check import CHECKS, Check, Finding, Needs, Result
 from faults.conformance.target import Target
 from faults.servers import Database
-from participant.cli import SERVERS
 from tests.broken import ANY, BROKEN, PREPARES_NOTHING, WAYS, Broken
 from tests.broken_participants import NAME, Forked
 from tests.cluster import eventually
@@ -78,16 +77,9 @@ def _stands_beside(check: Check, broken: Broken) -> bool:
     return check.rule in rules and Needs.RESTART not in check.needs and broken.may != frozenset(ANY)
 
 
-@pytest.fixture(params=[pytest.param(name, marks=getattr(pytest.mark, f"needs_{name}")) for name in SERVERS])
-def database(request: pytest.FixtureRequest) -> Database:
-    """One at a server of each kind in turn."""
-    made: Database = request.getfixturevalue(f"{request.param}_database")
-    return made
-
-
-def test_our_participant_keeps_every_rule_in_front_of_a_server(database: Database, tmp_path: Path) -> None:
+def test_our_participant_keeps_every_rule_in_front_of_a_server(server_database: Database, tmp_path: Path) -> None:
     """As with a file, but that adds wait for each other."""
-    with checked(tmp_path, database=database) as (control, target):
+    with checked(tmp_path, database=server_database) as (control, target):
         found = findings(target, CHECKS)
         assert names(found, Result.NOT_CHECKED) == {"adds-go-together", "an-aborted-add-counts-no-more"}
         assert [finding for finding in found.values() if finding.result is Result.VIOLATED] == []
@@ -95,11 +87,11 @@ def test_our_participant_keeps_every_rule_in_front_of_a_server(database: Databas
         tables = [work.TABLE, work.UNIQUE, work.BOUNDED, work.PARENT, work.CHILD, "troth_finished"]
         eventually(lambda: [name for name in tables if control.rows(name)] == [])
         assert control.file_rows("troth_prepared") == control.file_rows("troth_finished") == []
-    assert database.prepared() == []
+    assert server_database.prepared() == []
 
 
-def test_a_participant_that_prepares_nothing_at_its_server_is_found(database: Database, tmp_path: Path) -> None:
+def test_a_participant_that_prepares_nothing_at_its_server_is_found(server_database: Database, tmp_path: Path) -> None:
     violates = WAYS[PREPARES_NOTHING].violates
-    with checked(tmp_path, PREPARES_NOTHING, database) as (_, target):
+    with checked(tmp_path, PREPARES_NOTHING, server_database) as (_, target):
         found = findings(target, [check for check in CHECKS if check.name in violates])
     assert names(found, Result.VIOLATED) == violates
