@@ -13,6 +13,7 @@ from faults.servers.server import ServerError
 from participant.resources import No
 from participant.resources.outside import ResourceRefused
 from participant.resources.postgresql import PostgreSQLResource, opening, resource
+from participant.resources.postgresql.session import Session
 from tests.postgresql_tools import SCHEMA, PostgreSQLSubject, listed
 from tests.sqlite_tools import add, encode, insert, update
 from troth.operations import sql
@@ -124,8 +125,38 @@ async def test_a_lazy_commit_is_made_a_durable_one(subject: PostgreSQLSubject) -
 
 
 @on_a_loop
-async def test_a_standby_or_a_pool_larger_than_the_server(postgresql_database: Database) -> None:
+async def test_a_pool_larger_than_the_server(postgresql_database: Database) -> None:
     assert "less than the 101 branches" in await refused(postgresql_database.dsn, 101)
+
+
+@pytest.mark.parametrize(
+    ("fact", "other", "why"),
+    [
+        ("pg_is_in_recovery()", "true", "PostgreSQL is a standby: connect to its primary"),
+        ("current_setting('server_version_num')", "'110022'", "12 or newer is needed"),
+        ("current_setting('server_encoding')", "'SQL_ASCII'", "SQL_ASCII, where text has no meaning"),
+    ],
+)
+@on_a_loop
+async def test_a_server_that_is_another(
+    postgresql_database: Database, monkeypatch: pytest.MonkeyPatch, fact: str, other: str, why: str
+) -> None:
+    """As it would answer: these are not at hand."""
+    monkeypatch.setattr(opening, "_FACTS", opening._FACTS.replace(fact, other))
+    assert why in await refused(postgresql_database.dsn)
+
+
+@on_a_loop
+async def test_a_pooler_in_between(postgresql_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It announces a process of its own, and another one answers."""
+    monkeypatch.setattr(Session, "announced_pid", 1)
+    assert "a connection pooler stands before PostgreSQL" in await refused(postgresql_database.dsn)
+
+
+@on_a_loop
+async def test_a_role_without_a_schema(postgresql_database: Database) -> None:
+    postgresql_database.execute(f"ALTER DATABASE {postgresql_database.name} SET search_path = nowhere")
+    assert "has no schema in its search_path" in await refused(postgresql_database.dsn)
 
 
 @on_a_loop
