@@ -66,16 +66,17 @@ class Branches:
         self._execute(f"CREATE TABLE files(id int PRIMARY KEY, body {kind.bytes_type})")
         self._execute("INSERT INTO orders(id) VALUES (0)")
         self.yes = {FIRST}
+        self._tried = 0
 
     async def first(self, opened: OutsideResource) -> None:
         await opened.prepare(FIRST, opened.plan(self.subject.increment))
 
     async def next(self, opened: OutsideResource, *work: Operation) -> Reason | None:
         """One more: why not, if not."""
-        id = len(self.yes)
-        attempt = AttemptId(LOG, number_of(2, id))
+        self._tried += 1
+        attempt = AttemptId(LOG, number_of(2, self._tried))
         try:
-            await opened.prepare(attempt, opened.plan(encode([insert("orders", id), *work])))
+            await opened.prepare(attempt, opened.plan(encode([insert("orders", self._tried), *work])))
         except No as no:
             return no.reason
         self.yes.add(attempt)

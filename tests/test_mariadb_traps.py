@@ -13,7 +13,7 @@ import pytest
 
 from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loop
 from faults.servers import Database, MariaDB
-from participant.resources import No, Plan
+from participant.resources import No
 from participant.resources.mariadb import MariaDBResource, resource, statements
 from participant.resources.mariadb.resource import ServerFailed
 from participant.resources.mariadb.session import Failure, Result, Session
@@ -63,14 +63,9 @@ def balances(subject: MariaDBSubject) -> list[int]:
 
 async def no_of(made: MariaDBResource, *operations: Operation) -> No:
     """The NO to a branch, of which nothing is left."""
-    no = await denied(made, FIRST, made.plan(encode(list(operations))))
-    assert (await made.survey()).prepared == frozenset()
-    return no
-
-
-async def denied(made: MariaDBResource, attempt: AttemptId, plan: Plan) -> No:
     with pytest.raises(No) as caught:
-        await made.prepare(attempt, plan)
+        await made.prepare(FIRST, made.plan(encode(list(operations))))
+    assert (await made.survey()).prepared == frozenset()
     return caught.value
 
 
@@ -327,8 +322,9 @@ async def test_locks_of_what_is_prepared_outlive_the_server(subject: MariaDBSubj
         with pytest.raises(pymysql.OperationalError, match="Lock wait timeout"):
             subject.database.execute(statement)
     async with opened(subject) as made:
-        no = await denied(made, SECOND, made.plan(subject.increment))
-        assert (no.reason.code, no.reason.retryable) == (Code.CODE_LOCK_TIMEOUT, True)
+        with pytest.raises(No) as caught:
+            await made.prepare(SECOND, made.plan(subject.increment))
+        assert (caught.value.reason.code, caught.value.reason.retryable) == (Code.CODE_LOCK_TIMEOUT, True)
         await made.commit(FIRST)
     assert balances(subject) == [98, 100]
 
