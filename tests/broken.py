@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from faults.conformance import checks  # noqa: F401  # registers them
 from faults.conformance.check import CHECKS
 from participant import driver as drivers
-from participant import node, service
+from participant import node, outside, service
 from participant.escrow import Escrow, Pending
 from participant.events import Apply, RunAlone, Try, Undo
 from participant.locks import Line, LockTable
@@ -20,6 +20,7 @@ from participant.log import VoteLog
 from participant.node import Participant
 from participant.protocol import Action, Input, State
 from participant.resources import planning
+from participant.resources.outside import OutsideResource
 from participant.resources.sqlite import SQLiteResource
 from participant.tables import Log
 from tests import mutants
@@ -154,6 +155,18 @@ def acknowledge_plainly(self: Participant, branch: Any, _: Any) -> None:
 def deny_and_keep(self: Participant, branch: Any, why: Any) -> None:
     branch.reason = self._mine(why)
     self._say_no(branch, branch.reason)
+
+
+def prepares_nothing() -> None:
+    part_of = outside.part_of
+
+    async def broken(resource: OutsideResource, job: Any) -> Any:
+        result = await part_of(resource, job)
+        if isinstance(job, Try):
+            await resource.abort(job.attempt)
+        return result
+
+    outside.part_of = broken
 
 
 def lanes_only() -> None:
@@ -393,6 +406,11 @@ BROKEN: dict[str, Broken] = {
     ),
 }
 
+PREPARES_NOTHING = "votes YES and prepares nothing at its server"
 LANES_ONLY = "offers lanes only"
-WAYS = {**BROKEN, LANES_ONLY: broken(lanes_only)}
+WAYS = {
+    **BROKEN,
+    PREPARES_NOTHING: broken(prepares_nothing, "single-calls-do-the-same", "yes-is-applied-after-a-kill"),
+    LANES_ONLY: broken(lanes_only),
+}
 """What a participant can be told to be."""

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from faults.servers import Database, MariaDB, PostgreSQL, Server, ServerMissing
+from faults.servers import KINDS, Database, MariaDB, PostgreSQL, Server, ServerMissing
 from tests.cluster import Cluster
+from tests.small_disk import may_mount
 
 STRICT = os.environ.get("TROTH_CI") == "1"
 """Nothing may be skipped: a skip is a failure."""
@@ -74,6 +75,7 @@ NEEDS: dict[str, tuple[str, Callable[[], object], str]] = {
         "MariaDB's server or PyMySQL is missing (Debian: apt install mariadb-server; pip install 'troth[mariadb]')",
     ),
     "needs_root": ("root", is_root, "needs root"),
+    "needs_mount": ("small disks", may_mount, "may not mount a tmpfs: needs root, and a container that allows it"),
 }
 """Markers: the tool, whether it is there, and what to say when not. The fixtures `postgresql` and `mariadb` stand for
 theirs."""
@@ -185,6 +187,13 @@ def mariadb_databases(mariadb: MariaDB) -> Iterator[Callable[[], Database]]:
 def mariadb_database(mariadb_databases: Callable[[], Database]) -> Database:
     """As `postgresql_database`."""
     return mariadb_databases()
+
+
+@pytest.fixture(params=[pytest.param(name, marks=getattr(pytest.mark, f"needs_{name}")) for name in KINDS])
+def server_database(request: pytest.FixtureRequest) -> Database:
+    """One at a server of each kind in turn."""
+    made: Database = request.getfixturevalue(f"{request.param}_database")
+    return made
 
 
 def _databases(server: Server) -> Iterator[Callable[[], Database]]:

@@ -16,7 +16,8 @@ import pytest
 from faults.conformance import runner, work
 from faults.conformance.check import CHECKS, Check, Finding, Needs, Result
 from faults.conformance.target import Target
-from tests.broken import ANY, BROKEN, Broken
+from faults.servers import Database
+from tests.broken import ANY, BROKEN, PREPARES_NOTHING, WAYS, Broken
 from tests.broken_participants import NAME, Forked
 from tests.cluster import eventually
 
@@ -24,8 +25,10 @@ ALL = os.environ.get("TROTH_CONFORMANCE") == "all"
 
 
 @contextmanager
-def checked(folder: Path, broken: str | None = None, schema: str = work.SCHEMA) -> Iterator[tuple[Forked, Target]]:
-    control = Forked(folder, schema, broken)
+def checked(
+    folder: Path, broken: str | None = None, database: Database | None = None
+) -> Iterator[tuple[Forked, Target]]:
+    control = Forked(folder, work.SCHEMA, broken, database=database)
     control.start()
     try:
         with runner.connected(control.address, NAME, control, host="127.0.0.1", within_s=3, quiet_s=0.02) as target:
@@ -72,3 +75,23 @@ def _stands_beside(check: Check, broken: Broken) -> bool:
     """Whether it is of a rule that is broken, and must hold nevertheless."""
     rules = {each.rule for each in CHECKS if each.name in broken.violates} - {"locks"}
     return check.rule in rules and Needs.RESTART not in check.needs and broken.may != frozenset(ANY)
+
+
+def test_our_participant_keeps_every_rule_in_front_of_a_server(server_database: Database, tmp_path: Path) -> None:
+    """As with a file, but that adds wait for each other."""
+    with checked(tmp_path, database=server_database) as (control, target):
+        found = findings(target, CHECKS)
+        assert names(found, Result.NOT_CHECKED) == {"adds-go-together", "an-aborted-add-counts-no-more"}
+        assert [finding for finding in found.values() if finding.result is Result.VIOLATED] == []
+        assert len(found) == len(CHECKS) + 1
+        tables = [work.TABLE, work.UNIQUE, work.BOUNDED, work.PARENT, work.CHILD, "troth_finished"]
+        eventually(lambda: [name for name in tables if control.rows(name)] == [])
+        assert control.file_rows("troth_prepared") == control.file_rows("troth_finished") == []
+    assert server_database.prepared() == []
+
+
+def test_a_participant_that_prepares_nothing_at_its_server_is_found(server_database: Database, tmp_path: Path) -> None:
+    violates = WAYS[PREPARES_NOTHING].violates
+    with checked(tmp_path, PREPARES_NOTHING, server_database) as (_, target):
+        found = findings(target, [check for check in CHECKS if check.name in violates])
+    assert names(found, Result.VIOLATED) == violates

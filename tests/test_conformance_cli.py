@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from faults.conformance import work
 from faults.conformance.check import CHECKS
 from faults.conformance.cli import command
+from faults.servers import Database
 from tests.broken import LANES_ONLY
 from tests.broken_participants import NAME, Forked
 from tests.cluster import eventually
@@ -132,6 +133,25 @@ def test_it_starts_and_kills_a_real_participant(tmp_path: Path) -> None:
     again = check(address, "--start", start, "--only", "another-life-is-another-incarnation", "--json")
     assert found(again)["another-life-is-another-incarnation"]["result"] == "holds", again.output
     assert addresses.is_free(addresses.parse(address))
+
+
+def test_a_real_participant_whose_data_are_at_a_server(server_database: Database, tmp_path: Path) -> None:
+    kind = server_database.server.name
+    address = f"127.0.0.1:{addresses.free_ports(1)[0]}"
+    where = f"--data {tmp_path}/p.db --listen {address} --resource {kind} --dsn {server_database.dsn}"
+    start = f"exec {sys.executable} -m troth participant --name {NAME} {where} 2>>{tmp_path}/log"
+    arguments = (address, "--start", start, "--json", "--only", "locks-are-taken-again")
+    tableless = check(address, "--start", start)
+    assert tableless.exit_code == 2
+    assert f"tables of {kind} are made at the server" in tableless.stderr
+    for statement in work.SCHEMA.split(";")[:-1]:
+        server_database.execute(statement)
+    result = check(*arguments)
+    assert {name: finding["result"] for name, finding in found(result).items()} == {
+        "locks-are-taken-again": "holds",
+        "nothing-is-left": "holds",
+    }, result.output
+    assert server_database.execute(f"SELECT * FROM {work.TABLE}") == server_database.prepared() == []
 
 
 def test_a_restart_command_that_fails_is_not_checked(tmp_path: Path) -> None:

@@ -14,14 +14,19 @@ from faults.conformance.outside import FIRST, NAMESPACE, SECOND, on_a_loop
 from faults.servers import Database, MariaDB
 from participant.resources import No
 from participant.resources.mariadb import MariaDBResource, pool
+from participant.resources.mariadb.pool import Pool
+from participant.resources.mariadb.session import Session, Unit
 from participant.resources.outside import EndedElsewhere, ResourceRefused
 from tests.cutter import Cutter
 from tests.mariadb_tools import MariaDBSubject
 from tests.sqlite_tools import add, encode
+from troth.operations import sql
 from troth.v1.types_pb2 import Code
 from troth.words import AttemptId, Outcome
 
 pytestmark = pytest.mark.needs_mariadb
+
+SLOW = encode([add("accounts", "alice", "balance", 1), sql("SELECT SLEEP(0.5)", read_only=True)])
 
 
 @pytest.fixture
@@ -70,6 +75,33 @@ async def test_a_cut_in_prepare_is_a_no_that_leaves_nothing(subject: MariaDBSubj
         assert (await resource.survey()).prepared == frozenset()
         await none_is_left(resource, FIRST)
         assert await subject.state() == before
+
+
+@on_a_loop
+async def test_a_no_waits_until_nothing_can_come_to_be(
+    subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server goes on with what it was told, when nobody is there any more to hear of it."""
+    take = Pool.take
+
+    async def taken(self: Pool, within_s: float) -> Session:
+        session = await take(self, within_s)
+        asyncio.get_running_loop().call_later(0.2, session._lose, "cut by the test")
+        return session
+
+    async def gone(self: MariaDBResource, session: Session) -> None:
+        """Whoever does not wait for the end of the other side ..."""
+
+    async with subject.opened() as resource:
+        plan = resource.plan(SLOW)
+        monkeypatch.setattr(Pool, "take", taken)
+        for attempt in (FIRST, SECOND):
+            with pytest.raises(No, match="cut by the test"):
+                await resource.prepare(attempt, plan)
+            await asyncio.sleep(1)
+            found = (await resource.survey()).prepared
+            assert found == (set() if attempt == FIRST else {SECOND})  # ... said NO to what then was prepared.
+            monkeypatch.setattr(MariaDBResource, "_gone", gone)
 
 
 @pytest.mark.parametrize("answered", [False, True])
@@ -269,16 +301,43 @@ async def test_sessions_of_a_killed_incarnation_are_ended_before_another_works(s
     await resource.prepare(FIRST, resource.plan(subject.increment))
     waiting = asyncio.create_task(resource.prepare(SECOND, resource.plan(subject.increment)))
     await asyncio.sleep(0.2)
-    assert isinstance(resource, MariaDBResource)
-    keeper = resource._pool._keeper
-    assert keeper is not None
-    keeper.close()  # as the kernel does for a process that dies; the others it leaves to be found
+    dies(resource)
     async with subject.opened() as later:
         assert (await later.survey()).prepared == {FIRST}
         await later.commit(FIRST)
         with pytest.raises(No):
             await waiting
         assert (await later.survey()).prepared == frozenset()
+    await resource.close()
+
+
+def dies(resource: MariaDBResource) -> None:
+    """As the kernel does it for a process that dies with the lock of its file; its other sessions are to be found."""
+    keeper = resource._pool._keeper
+    assert keeper is not None
+    keeper.close()
+
+
+@on_a_loop
+async def test_without_that_a_branch_would_come_to_be_behind_the_survey(
+    subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = Session.ask
+
+    async def none_found(self: Session, *statements: str, within_s: float | None = None) -> Unit:
+        unguarded = [each.replace("HAVING id IS NOT NULL", "HAVING FALSE") for each in statements]
+        return await ask(self, *unguarded, within_s=within_s)
+
+    resource = subject.make()
+    await resource.open(NAMESPACE)
+    running = asyncio.create_task(resource.prepare(FIRST, resource.plan(SLOW)))
+    await asyncio.sleep(0.2)
+    dies(resource)
+    monkeypatch.setattr(Session, "ask", none_found)
+    async with subject.opened() as later:
+        assert (await later.survey()).prepared == frozenset()
+        await running
+        assert (await later.survey()).prepared == {FIRST}
     await resource.close()
 
 

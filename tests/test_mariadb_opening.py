@@ -9,8 +9,9 @@ from typing import Any
 
 import asyncmy
 import pytest
+from structlog.testing import capture_logs
 
-from faults.conformance.outside import FIRST, NAMESPACE, on_a_loop
+from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loop, prepare_branch, run_branch
 from faults.servers import Database, MariaDB
 from participant.resources import No
 from participant.resources.mariadb import MariaDBResource, opening
@@ -176,35 +177,59 @@ async def test_a_server_that_is_another(
 
 @on_a_loop
 async def test_a_server_that_becomes_read_only(limited: MariaDBSubject) -> None:
-    """It takes nothing new, and a NO for it may be tried again."""
+    """It takes nothing new, and a NO for it may be tried again; the ends of what is prepared wait."""
     subject = limited
     dsn = user(subject, "ALL ON {}.*", "PROCESS ON *.*")
     resource = MariaDBResource(dsn)
     await resource.open(NAMESPACE)
     try:
+        await resource.prepare(FIRST, resource.plan(subject.increment))
+        await resource.prepare(SECOND, resource.plan(encode([insert("orders", 1)])))
         subject.database.execute("SET GLOBAL read_only = 1")
-        with pytest.raises(No) as caught:
-            await resource.prepare(FIRST, resource.plan(subject.change))
-        assert (caught.value.reason.code, caught.value.reason.retryable) == (Code.CODE_NOT_SERVING, True)
+        for tried in (prepare_branch, run_branch):
+            with pytest.raises(No) as caught:
+                await tried(resource, THIRD, subject.other)
+            assert (caught.value.reason.code, caught.value.reason.retryable) == (Code.CODE_NOT_SERVING, True)
+        ends = asyncio.gather(resource.commit(FIRST), resource.abort(SECOND))
+        assert (await resource.survey()).prepared == {FIRST, SECOND}
+        assert not ends.done()
+        subject.database.execute("SET GLOBAL read_only = 0")
+        await ends
+        survey = await resource.survey()
+        assert (survey.prepared, survey.committed.keys()) == (frozenset(), {FIRST})
     finally:
         subject.database.execute("SET GLOBAL read_only = 0")
         await resource.close()
 
 
 @on_a_loop
-async def test_with_a_binary_log_it_works_on_this_server() -> None:
-    """That what is prepared outlives a kill is so with a binary log too; what a replica then has is another matter."""
+async def test_with_a_binary_log_it_works_on_this_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is prepared, committed and run outlives a kill with a binary log too; what a replica then has is another
+    matter, and warned of. Settings with which it would not hold are refused."""
     settings = {"log_bin": "log", "sync_binlog": "1", "server_id": "1", "binlog_format": "ROW"}
     with MariaDB(settings) as server:
         subject = MariaDBSubject(lambda: server.create("logged"))
-        async with subject.opened() as resource:
-            await resource.prepare(FIRST, resource.plan(subject.change))
-        server.kill()
+        with capture_logs() as logged:
+            async with subject.opened() as resource:
+                await resource.prepare(FIRST, resource.plan(subject.change))
+                await resource.prepare(SECOND, resource.plan(subject.other))
+                await resource.commit(SECOND)
+                await run_branch(resource, THIRD, subject.other)
+                server.kill()
+        assert [each["event"] for each in logged if "MDEV-21469" in each["event"]]
         server.start()
         async with subject.opened() as resource:
-            assert (await resource.survey()).prepared == {FIRST}
+            survey = await resource.survey()
+            assert (survey.prepared, survey.committed.keys()) == ({FIRST}, {SECOND, THIRD})
             await resource.commit(FIRST)
-            assert subject.database.execute("SELECT balance FROM accounts ORDER BY id") == [(90,), (100,)]
+            assert subject.database.execute("SELECT balance FROM accounts ORDER BY id") == [(90,), (102,)]
+        server.execute("SET GLOBAL sync_binlog = 0")
+        assert "set sync_binlog = 1" in await refusal(subject.database.dsn)
+        server.execute("SET GLOBAL sync_binlog = 1")
+        server.execute("SET GLOBAL binlog_format = 'STATEMENT'")
+        assert "set it to ROW" in await refusal(subject.database.dsn)
+        monkeypatch.setattr(opening, "_binlog", lambda facts: None)  # and is found by a try all the same
+        assert "cannot prepare a branch here: Cannot execute statement" in await refusal(subject.database.dsn)
 
 
 REFUSED = {

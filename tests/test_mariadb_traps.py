@@ -23,6 +23,7 @@ from tests.mariadb_tools import MariaDBSubject
 from tests.sqlite_tools import add, encode, insert, read, upsert
 from troth.operations import sql
 from troth.v1.types_pb2 import Code, Operation
+from troth.words import AttemptId
 
 pytestmark = pytest.mark.needs_mariadb
 
@@ -130,23 +131,32 @@ def test_a_reset_session_loses_its_branch_and_the_commit_says_ok() -> None:
 
 
 @on_a_loop
-async def test_an_ok_without_a_commit_is_found_out() -> None:
+async def test_an_ok_without_a_commit_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def believed(self: MariaDBResource, attempt: AttemptId) -> bool:
+        return True
+
     with MariaDB() as server:
         subject = MariaDBSubject(lambda: server.create("lost"))
         async with opened(subject) as made:
-            await made.prepare(FIRST, made.plan(subject.increment))
-            kept = made._pool.keeper_of(FIRST)
-            assert kept is not None
-            await kept._connection._execute_command(0x1F, b"")
-            await kept._connection.read_packet()
+            for attempt, operations in ((FIRST, subject.increment), (SECOND, subject.other)):
+                await made.prepare(attempt, made.plan(operations))
+                kept = made._pool.keeper_of(attempt)
+                assert kept is not None
+                await kept._connection._execute_command(0x1F, b"")
+                await kept._connection.read_packet()
             with pytest.raises(ServerFailed, match="with OK and committed nothing: restart the server"):
                 await made.commit(FIRST)
+            monkeypatch.setattr(MariaDBResource, "_remembers", believed)
+            await made.commit(SECOND)
+            monkeypatch.undo()
+            assert balances(subject) == [100, 100]
         server.kill()
         server.start()
         async with opened(subject) as made:
-            assert (await made.survey()).prepared == {FIRST}
+            assert (await made.survey()).prepared == {FIRST, SECOND}
             await made.commit(FIRST)
-            assert balances(subject) == [98, 100]
+            await made.commit(SECOND)
+            assert balances(subject) == [98, 101]
 
 
 @on_a_loop
@@ -295,6 +305,30 @@ async def test_a_table_without_transactions_is_not_changed(subject: MariaDBSubje
         assert subject.database.execute("SELECT * FROM notes") == [(1,)]  # so the guard is needed
 
 
+# What is prepared keeps its locks.
+
+
+@on_a_loop
+async def test_locks_of_what_is_prepared_outlive_the_server(subject: MariaDBSubject, mariadb: MariaDB) -> None:
+    """Those of its rows, and of its tables."""
+    async with opened(subject) as made:
+        await made.prepare(FIRST, made.plan(subject.increment))
+    mariadb.kill()
+    mariadb.start()
+    for statement in (
+        "SELECT balance FROM accounts WHERE id = 'alice' FOR UPDATE NOWAIT",
+        "ALTER TABLE accounts NOWAIT ADD COLUMN note int",
+    ):
+        with pytest.raises(pymysql.OperationalError, match="Lock wait timeout"):
+            subject.database.execute(statement)
+    async with opened(subject) as made:
+        with pytest.raises(No) as caught:
+            await made.prepare(SECOND, made.plan(subject.increment))
+        assert (caught.value.reason.code, caught.value.reason.retryable) == (Code.CODE_LOCK_TIMEOUT, True)
+        await made.commit(FIRST)
+    assert balances(subject) == [98, 100]
+
+
 # Readers.
 
 
@@ -323,15 +357,30 @@ async def test_a_statement_that_is_said_to_read_cannot_write(subject: MariaDBSub
 
 
 @on_a_loop
-async def test_a_lock_timeout_takes_back_the_whole_branch(subject: MariaDBSubject) -> None:
+async def test_a_lock_timeout_takes_back_the_whole_branch(
+    subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The server takes back the statement only."""
+
+    async def unguarded(self: MariaDBResource, session: Session, undo: str, end: str = "") -> bool:
+        return True
+
+    both = (add("accounts", "alice", "balance", 1), add("accounts", "bob", "balance", 1))
+    alice = "SELECT balance FROM accounts WHERE id = 'alice' FOR UPDATE NOWAIT"
     async with opened(subject) as made:
         with cursor_of(subject.database) as cursor:
             cursor.execute("START TRANSACTION")
             cursor.execute("UPDATE accounts SET balance = balance WHERE id = 'bob'")
-            no = await no_of(made, add("accounts", "alice", "balance", 1), add("accounts", "bob", "balance", 1))
+            no = await no_of(made, *both)
             assert (no.reason.code, no.reason.retryable) == (Code.CODE_LOCK_TIMEOUT, True)
+            assert subject.database.execute(alice) == [(100,)]
+            with monkeypatch.context() as without:
+                without.setattr(MariaDBResource, "_undone", unguarded)
+                await no_of(made, *both)
+                with pytest.raises(pymysql.OperationalError, match="Lock wait timeout"):  # a NO that holds a lock
+                    subject.database.execute(alice)
             cursor.execute("ROLLBACK")
+    async with opened(subject) as made:
         assert balances(subject) == [100, 100]
         await made.prepare(SECOND, made.plan(subject.increment))
         await made.commit(SECOND)

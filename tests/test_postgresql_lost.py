@@ -10,7 +10,7 @@ import pytest
 
 from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loop
 from faults.servers import Database, PostgreSQL
-from participant.resources import No
+from participant.resources import No, Prepared
 from participant.resources.outside import ResourceRefused
 from participant.resources.postgresql import PostgreSQLResource, pool, resource
 from participant.resources.postgresql.session import Query, Session
@@ -284,6 +284,21 @@ async def test_what_a_no_could_not_clean_is_cleaned_behind_it(
 # Incarnations.
 
 
+async def died_at_work(subject: PostgreSQLSubject) -> tuple[PostgreSQLResource, asyncio.Task[Prepared]]:
+    """An incarnation whose lock is gone, as a kill of its process would do it, while a server process is at a branch
+    of it."""
+    first = subject.make()
+    assert isinstance(first, PostgreSQLResource)
+    await first.open(NAMESPACE)
+    running = asyncio.create_task(first.prepare(FIRST, first.plan(SLOW)))
+    while not subject.database.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    keeper = first._pool._keeper
+    assert keeper is not None
+    keeper.close()
+    return first, running
+
+
 @on_a_loop
 async def test_a_second_process_with_the_same_file_is_refused_by_name(
     subject: PostgreSQLSubject, monkeypatch: pytest.MonkeyPatch
@@ -301,14 +316,7 @@ async def test_what_an_earlier_incarnation_is_still_at_ends_before_the_next_begi
 ) -> None:
     """A participant that was killed leaves server processes that finish what they were told; one that is at work would
     prepare a branch after the survey of the next life has said that there is none."""
-    first = subject.make()
-    assert isinstance(first, PostgreSQLResource)
-    await first.open(NAMESPACE)
-    running = asyncio.create_task(first.prepare(FIRST, first.plan(SLOW)))
-    await asyncio.sleep(0.2)
-    keeper = first._pool._keeper
-    assert keeper is not None
-    keeper.close()  # as a kill of the whole process would; the work goes on
+    first, running = await died_at_work(subject)
     async with subject.opened() as later:
         found = (await later.survey()).prepared
         await asyncio.sleep(0.8)
@@ -320,3 +328,19 @@ async def test_what_an_earlier_incarnation_is_still_at_ends_before_the_next_begi
         await first.close()
         for attempt in found:
             await later.abort(attempt)
+
+
+@on_a_loop
+async def test_without_a_wait_for_them_a_branch_would_come_to_be_behind_the_survey(
+    subject: PostgreSQLSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nobody(self: pool.Pool, keeper: Session) -> str:
+        return ""
+
+    monkeypatch.setattr(pool.Pool, "_others", nobody)
+    first, running = await died_at_work(subject)
+    async with subject.opened() as later:
+        assert (await later.survey()).prepared == frozenset()
+        await running
+        assert (await later.survey()).prepared == {FIRST}
+        await first.close()

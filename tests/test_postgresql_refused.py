@@ -9,9 +9,11 @@ import pytest
 
 from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loop
 from faults.servers import Database, PostgreSQL
+from faults.servers.server import ServerError
 from participant.resources import No
 from participant.resources.outside import ResourceRefused
-from participant.resources.postgresql import PostgreSQLResource, resource
+from participant.resources.postgresql import PostgreSQLResource, opening, resource
+from participant.resources.postgresql.session import Session
 from tests.postgresql_tools import SCHEMA, PostgreSQLSubject, listed
 from tests.sqlite_tools import add, encode, insert, update
 from troth.operations import sql
@@ -73,7 +75,6 @@ async def test_a_wrong_password_is_said_without_it(postgresql_database: Database
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_prepared_transactions": "0"}, "max_prepared_transactions is 0, .*: set max_prepared_transactions = 100"),
         ({"fsync": "off"}, "fsync is off, .*: set fsync = on"),
         ({"default_transaction_read_only": "on"}, "takes no writes from role postgres: set default_transaction"),
         ({"max_connections": "6", "max_wal_senders": "0"}, r"max_connections is 6, and \d+ are needed"),
@@ -91,6 +92,30 @@ def test_a_server_set_up_otherwise(settings: dict[str, str], message: str) -> No
         attempt(server.dsn)
 
 
+@pytest.mark.needs_postgresql
+@on_a_loop
+async def test_prepared_transactions_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are by default: said at the start, by a look and by a try; without both, with each branch."""
+
+    async def unrehearsed(self: PostgreSQLResource) -> None:
+        pass
+
+    with PostgreSQL({"max_prepared_transactions": "0"}) as server:
+        server.execute(SCHEMA)
+        assert "max_prepared_transactions is 0" in (message := await refused(server.dsn))
+        assert "set max_prepared_transactions = 100" in message
+        monkeypatch.setattr(opening, "_require", lambda holds, why: None)
+        assert "cannot prepare a transaction here: prepared transactions are disabled" in await refused(server.dsn)
+        monkeypatch.setattr(PostgreSQLResource, "_rehearse", unrehearsed)
+        opened = PostgreSQLResource(server.dsn, pool=2)
+        await opened.open(NAMESPACE)
+        try:
+            with pytest.raises(No, match="prepared transactions are disabled"):
+                await opened.prepare(FIRST, opened.plan(encode([insert("orders", 1)])))
+        finally:
+            await opened.close()
+
+
 @on_a_loop
 async def test_a_lazy_commit_is_made_a_durable_one(subject: PostgreSQLSubject) -> None:
     subject.database.execute(f"ALTER DATABASE {subject.database.name} SET synchronous_commit = off")
@@ -100,8 +125,38 @@ async def test_a_lazy_commit_is_made_a_durable_one(subject: PostgreSQLSubject) -
 
 
 @on_a_loop
-async def test_a_standby_or_a_pool_larger_than_the_server(postgresql_database: Database) -> None:
+async def test_a_pool_larger_than_the_server(postgresql_database: Database) -> None:
     assert "less than the 101 branches" in await refused(postgresql_database.dsn, 101)
+
+
+@pytest.mark.parametrize(
+    ("fact", "other", "why"),
+    [
+        ("pg_is_in_recovery()", "true", "PostgreSQL is a standby: connect to its primary"),
+        ("current_setting('server_version_num')", "'110022'", "12 or newer is needed"),
+        ("current_setting('server_encoding')", "'SQL_ASCII'", "SQL_ASCII, where text has no meaning"),
+    ],
+)
+@on_a_loop
+async def test_a_server_that_is_another(
+    postgresql_database: Database, monkeypatch: pytest.MonkeyPatch, fact: str, other: str, why: str
+) -> None:
+    """As it would answer: these are not at hand."""
+    monkeypatch.setattr(opening, "_FACTS", opening._FACTS.replace(fact, other))
+    assert why in await refused(postgresql_database.dsn)
+
+
+@on_a_loop
+async def test_a_pooler_in_between(postgresql_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It announces a process of its own, and another one answers."""
+    monkeypatch.setattr(Session, "announced_pid", 1)
+    assert "a connection pooler stands before PostgreSQL" in await refused(postgresql_database.dsn)
+
+
+@on_a_loop
+async def test_a_role_without_a_schema(postgresql_database: Database) -> None:
+    postgresql_database.execute(f"ALTER DATABASE {postgresql_database.name} SET search_path = nowhere")
+    assert "has no schema in its search_path" in await refused(postgresql_database.dsn)
 
 
 @on_a_loop
@@ -129,8 +184,9 @@ async def test_privileges(subject: PostgreSQLSubject) -> None:
             await opened.close()
 
 
+@pytest.mark.needs_postgresql
 @on_a_loop
-async def test_no_place_is_left_for_a_prepared_transaction(postgresql_databases: Callable[[], Database]) -> None:
+async def test_no_place_is_left_for_a_prepared_transaction() -> None:
     with PostgreSQL({"max_prepared_transactions": "2"}) as server:
         server.execute(SCHEMA)
         opened = PostgreSQLResource(server.dsn, pool=2)
@@ -145,15 +201,35 @@ async def test_no_place_is_left_for_a_prepared_transaction(postgresql_databases:
             await opened.prepare(THIRD, opened.plan(encode([insert("orders", 1)])))
         finally:
             await opened.close()
+        server.stop()  # and fewer places than are taken keep it from starting; nothing is lost by that
+        server._settings["max_prepared_transactions"] = "1"
+        with pytest.raises(ServerError, match=r'maximum number of prepared transactions|increase "?max_prepared'):
+            server.start()
+        server._settings["max_prepared_transactions"] = "2"
+        server.start()
+        assert len(listed(Database(server, server.database))) == 2
 
 
 @on_a_loop
 async def test_a_server_that_turns_read_only(subject: PostgreSQLSubject) -> None:
+    """What is prepared is ended all the same."""
     async with subject.opened() as opened:
+        await opened.prepare(SECOND, opened.plan(subject.increment))
+        await opened.prepare(THIRD, opened.plan(subject.other))
         subject.database.execute(f"ALTER DATABASE {subject.database.name} SET default_transaction_read_only = on")
+        subject.database.execute(  # which of its sessions begin with
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        with pytest.raises(No):
+            await opened.prepare(FIRST, opened.plan(subject.change))
         with pytest.raises(No, match="takes no writes") as caught:
             await opened.prepare(FIRST, opened.plan(subject.change))
         assert (caught.value.reason.code, caught.value.reason.retryable) == (Code.CODE_NOT_SERVING, True)
+        await opened.commit(SECOND)
+        await opened.abort(THIRD)
+        survey = await opened.survey()
+        assert (survey.prepared, survey.committed.keys()) == (frozenset(), {SECOND})
 
 
 @on_a_loop

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from faults.conformance.outside import FIRST, LOG, NAMESPACE, SECOND, THIRD, on_a_loop, prepare_branch, run_branch
+from faults.conformance.outside import (
+    FIRST,
+    LOG,
+    NAMESPACE,
+    SECOND,
+    STRANGER,
+    THIRD,
+    on_a_loop,
+    prepare_branch,
+    run_branch,
+)
 from faults.servers import Database
 from participant.resources import No
-from participant.resources.outside import EndedElsewhere, ResourceRefused, Stray
-from participant.resources.postgresql import PostgreSQLResource, resource, statements
+from participant.resources.outside import EndedElsewhere, OutsideResource, ResourceRefused, Stray
+from participant.resources.postgresql import PostgreSQLResource, opening, resource, statements
+from participant.resources.postgresql.resource import ServerFailed
 from participant.resources.postgresql.session import Query, Session, Unit
 from tests.postgresql_tools import PostgreSQLSubject, balance, listed
 from tests.sqlite_tools import add, encode, insert, update
@@ -143,6 +154,29 @@ async def test_another_database_s_branches_are_not_ours(
         await subject.make().open(NAMESPACE)
 
 
+@on_a_loop
+async def test_taken_for_ours_they_could_not_be_ended(
+    subject: PostgreSQLSubject, postgresql_databases: Callable[[], Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unguarded(session: Session, prefix: str) -> None:
+        pass
+
+    send = Session.send
+
+    def unfiltered(self: Session, queries: Sequence[Query]) -> Any:
+        filter = "database = current_database() AND "
+        return send(self, [query._replace(sql=query.sql.replace(filter, "")) for query in queries])
+
+    prepare(postgresql_databases(), f"troth:{NAMESPACE}:{LOG}:{FIRST.number}")
+    monkeypatch.setattr(opening, "require_reach", unguarded)
+    async with subject.opened() as opened:
+        assert (await opened.survey()).prepared == frozenset()
+        monkeypatch.setattr(Session, "send", unfiltered)
+        assert (await opened.survey()).prepared == {FIRST}
+        with pytest.raises(ServerFailed, match="belongs to another database"):
+            await opened.commit(FIRST)
+
+
 def prepare(database: Database, gid: str) -> None:
     with database.connect() as connection:
         connection.autocommit = True
@@ -157,6 +191,7 @@ def prepare(database: Database, gid: str) -> None:
         "NOTIFY somebody",
         "LISTEN somebody",
         "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+        "SELECT pg_export_snapshot()",
     ],
 )
 @on_a_loop
@@ -189,6 +224,8 @@ async def test_a_read_only_branch_is_never_prepared(
         sent = sent[sent.index("BEGIN") :]
         assert sent[-1] == "COMMIT"
         assert not [each for each in sent if "PREPARE" in each or "INSERT" in each]
+        await opened.prepare(SECOND, opened.plan(subject.look)._replace(read_only=False))
+        assert len(listed(subject.database)) == 1  # an entry that somebody has to end
 
 
 # Transaction control inside of a branch.
@@ -280,31 +317,98 @@ async def test_a_statement_that_may_only_read_cannot_write(subject: PostgreSQLSu
 
 
 @on_a_loop
-async def test_a_function_cannot_give_the_branch_to_another_role_or_make_its_commit_lazy(
+async def test_what_is_only_said_to_be_read_only_would_write(
     subject: PostgreSQLSubject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only its owner can end a prepared transaction, and set_config() is no statement that a first word gives away."""
+    monkeypatch.setattr(statements, "_ONLY_READING", ())
+    monkeypatch.setattr(statements, "_READ", ())
+    async with subject.opened() as opened:
+        writing = opened.plan(encode([sql("UPDATE accounts SET balance = 0", read_only=True)]))
+        assert writing.read_only
+        await opened.prepare(FIRST, writing)  # READ_ONLY, whose locks are shared and whose outcome nobody waits for
+    assert balance(subject.database) == 0
+
+
+@pytest.fixture
+def tricks(subject: PostgreSQLSubject) -> Iterator[bytes]:
+    """A branch that gives its session to another role, and makes its commits lazy: set_config() is no statement that a
+    first word gives away."""
     database = subject.database
     role = f"other_{database.name}"
     database.execute(f"CREATE ROLE {role}")
-    database.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
-    tricks = [f"SELECT set_config('role', '{role}', false)", "SELECT set_config('synchronous_commit', 'off', false)"]
-    operations = encode([add("accounts", "bob", "balance", 1), *map(sql, tricks)])
-    try:
-        async with subject.opened() as opened:
-            await opened.prepare(FIRST, opened.plan(operations))
-            assert database.execute("SELECT owner FROM pg_prepared_xacts WHERE database = current_database()") == [
-                ("postgres",)
+    database.execute(f"ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {role}")
+    settings = [f"SELECT set_config('role', '{role}', false)", "SELECT set_config('synchronous_commit', 'off', false)"]
+    yield encode([add("accounts", "bob", "balance", 1), *map(sql, settings)])
+    for gid in listed(database):
+        database.execute(f"ROLLBACK PREPARED '{gid}'")
+    database.execute(f"DROP OWNED BY {role}")
+    database.execute(f"DROP ROLE {role}")
+
+
+OWNERS = "SELECT owner FROM pg_prepared_xacts WHERE database = current_database()"
+SET = encode([sql("SELECT current_user, current_setting('synchronous_commit')", read_only=True)])
+
+
+async def set_at(opened: OutsideResource, subject: PostgreSQLSubject) -> bytes:
+    """What is set on the sessions for work, whichever is next."""
+    return b"".join([(await opened.prepare(THIRD, opened.plan(SET))).rows for _ in range(subject.at_work_max)])
+
+
+@on_a_loop
+async def test_a_function_cannot_give_the_branch_to_another_role_or_make_its_commit_lazy(
+    subject: PostgreSQLSubject, tricks: bytes
+) -> None:
+    """Only its owner can end a prepared transaction."""
+    async with subject.opened() as opened:
+        await opened.prepare(FIRST, opened.plan(tricks))
+        assert subject.database.execute(OWNERS) == [("postgres",)]
+        await opened.commit(FIRST)
+        left = await set_at(opened, subject)
+        assert (b"postgres" in left, b"other" in left, b"off" in left) == (True, False, False)
+
+
+@on_a_loop
+async def test_what_is_not_put_back_stays_with_the_branch_and_the_session(
+    subject: PostgreSQLSubject, tricks: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statements.Work, "has_sql", False)
+    async with subject.opened() as opened:
+        await opened.prepare(FIRST, opened.plan(tricks))
+        assert subject.database.execute(OWNERS) == [(f"other_{subject.database.name}",)]
+        left = await set_at(opened, subject)
+        assert (b"other" in left, b"off" in left) == (True, True)
+        await opened.commit(FIRST)
+
+
+# Waiting.
+
+
+@on_a_loop
+async def test_a_deadlock_over_two_databases_is_ended_by_the_lock_timeout(
+    subject: PostgreSQLSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each waits for what the other has prepared at the other one, and no deadlock detector sees that."""
+
+    async def crossed(ended_within_s: float) -> set[type]:
+        one, other = subject.anew(), subject.anew()
+        async with one.opened() as here, other.opened(STRANGER) as there:
+            plan = here.plan(subject.increment)
+            await here.prepare(FIRST, plan)
+            await there.prepare(SECOND, plan)
+            crossing = [
+                asyncio.create_task(there.prepare(FIRST, plan)),
+                asyncio.create_task(here.prepare(SECOND, plan)),
             ]
-            await opened.commit(FIRST)
-            shown = encode([sql("SELECT current_user, current_setting('synchronous_commit')", read_only=True)])
-            for _ in range(subject.at_work_max):  # the session is clean again, whichever it is
-                rows = (await opened.prepare(SECOND, opened.plan(shown))).rows
-                assert b"postgres" in rows
-                assert b"off" not in rows
-    finally:
-        database.execute(f"DROP OWNED BY {role}")
-        database.execute(f"DROP ROLE {role}")
+            done, waiting = await asyncio.wait(crossing, timeout=ended_within_s)
+            await here.abort(FIRST)
+            await there.abort(SECOND)
+            await asyncio.gather(*waiting)
+            return {type(each.exception()) for each in done}
+
+    assert await crossed(30) == {No}
+    settings = PostgreSQLResource._settings
+    monkeypatch.setattr(PostgreSQLResource, "_settings", lambda self: {**settings(self), "lock_timeout": "0"})
+    assert await crossed(4 * subject.lock_timeout_s) == set()
 
 
 @on_a_loop

@@ -112,7 +112,7 @@ def command(
     \b
     Examples:
       troth check-participant 127.0.0.1:7401
-      troth check-participant --print-schema > check.sql
+      troth check-participant --print-schema > check.sql  # at a server: psql shop < check.sql
       troth check-participant 127.0.0.1:7499 --start \\
         'exec troth participant --name p1 --data /tmp/p1.db --listen 127.0.0.1:7499 --schema check.sql'
       troth check-participant 127.0.0.1:7401 --restart 'docker kill mine && docker start mine' --yes --json

@@ -34,6 +34,7 @@ from troth.messages import (
     ToParticipant,
     Voted,
 )
+from troth.operations import key_values
 from troth.v1 import coordinator_pb2, participant_pb2, participant_pb2_grpc, types_pb2
 from troth.v1.types_pb2 import Operation
 from troth.words import Answer, Outcome, Vote, number_of
@@ -233,6 +234,14 @@ class Target:
         require(voted.vote is Vote.YES, "the vote YES", vote_text(voted))
         return voted
 
+    def votes_yes_each(self, prepares: Iterable[Prepare]) -> list[int]:
+        """The numbers of those with a YES; for others there was no room now, and they may be tried again."""
+        votes = [self.vote(prepare.number) for prepare in prepares]
+        yes = [voted.number for voted in votes if voted.vote is Vote.YES]
+        bad = [voted for voted in votes if voted.vote is not Vote.YES and not _may_be_tried_again(voted)]
+        require(yes and not bad, "the vote YES, or a retryable NO", ", ".join(map(vote_text, bad or votes)))
+        return yes
+
     def votes_no(self, number: int, expected: str = "the vote NO") -> Voted:
         voted = self.vote(number)
         require(voted.vote is Vote.NO, expected, vote_text(voted))
@@ -268,13 +277,18 @@ class Target:
         self.commit(self.yes(*operations))
 
     def apply_each(self, *operations: Operation) -> int:
-        """Each as a branch of its own, those with a YES committed; how many those were."""
-        prepares = self.prepare_each(*operations)
-        yes = [p.number for p in prepares if self.vote(p.number).vote is Vote.YES]
-        self.decide(*yes)
-        for number in yes:
-            self.acknowledged(number)
-        return len(yes)
+        """Each as a branch of its own, those with a YES committed; how many those were. A NO that may be tried again
+        is."""
+        done, left, deadline = 0, list(operations), time.monotonic() + self.within_s
+        while left and time.monotonic() < deadline:
+            votes = [self.vote(prepare.number) for prepare in self.prepare_each(*left)]
+            yes = [voted.number for voted in votes if voted.vote is Vote.YES]
+            self.decide(*yes)
+            for number in yes:
+                self.acknowledged(number)
+            done += len(yes)
+            left = [operation for operation, voted in zip(left, votes, strict=True) if _may_be_tried_again(voted)]
+        return done
 
     def ended_alone(self, number: int) -> OnePhaseEnded:
         ended = self.take(OnePhaseEnded, number, "the end of the one-phase attempt")
@@ -341,8 +355,7 @@ class Target:
         voted = self.lane.inbox.there(Voted, number)
         if voted is None:
             return True
-        retryable = voted.vote is Vote.NO and voted.reason is not None and voted.reason.retryable
-        require(retryable, f"{expected}: no vote yet, or a retryable NO", vote_text(voted))
+        require(_may_be_tried_again(voted), f"{expected}: no vote yet, or a retryable NO", vote_text(voted))
         return False
 
     def not_yes(self, number: int, expected: str) -> None:
@@ -368,8 +381,12 @@ class Target:
     def number_in(self, row: Row) -> int | None:
         """The number in a row; None without the row."""
         (found,) = self._rows(row)
-        values = {column.name: column.value.integer for column in found.values}
-        return values.get(row.column) if found.present else None
+        return _number(found, row.column)
+
+    def applied_in(self, row: Row) -> int | None:
+        """The same as applied now, whoever has it locked. Raises NotChecked when rows are not shown so."""
+        request = participant_pb2.ReadRowRequest(table=row.table, key=key_values(row.key))
+        return _number(self.call(self.queries.ReadRow, request), row.column)
 
     def _rows(self, place: Place) -> list[types_pb2.Row]:
         number = self.prepare(place.look(), read_only=True).number
@@ -431,6 +448,15 @@ class Target:
 
 def _answer(reply: coordinator_pb2.OutcomeReply) -> Answer:
     return wire.answer_of(reply.answer) or Answer.NONE
+
+
+def _may_be_tried_again(voted: Voted) -> bool:
+    return voted.vote is Vote.NO and voted.reason is not None and voted.reason.retryable
+
+
+def _number(row: types_pb2.Row, column: str) -> int | None:
+    values = {each.name: each.value.integer for each in row.values}
+    return values.get(column) if row.present else None
 
 
 def _plain(row: types_pb2.Row) -> types_pb2.Row:

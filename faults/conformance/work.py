@@ -26,8 +26,8 @@ UNIQUE, BOUNDED, PARENT, CHILD = (f"{TABLE}_{name}" for name in ("unique", "boun
 
 SCHEMA = f"""\
 -- Tables for `troth check-participant`: with them it also checks that a YES holds against constraints.
-CREATE TABLE {TABLE} (id INTEGER PRIMARY KEY NOT NULL, n INTEGER NOT NULL, note TEXT);
-CREATE TABLE {UNIQUE} (id INTEGER PRIMARY KEY NOT NULL, mark TEXT UNIQUE);
+CREATE TABLE {TABLE} (id INTEGER PRIMARY KEY NOT NULL, n BIGINT NOT NULL, note TEXT);
+CREATE TABLE {UNIQUE} (id INTEGER PRIMARY KEY NOT NULL, mark VARCHAR(40) UNIQUE);
 CREATE TABLE {BOUNDED} (id INTEGER PRIMARY KEY NOT NULL, n INTEGER NOT NULL CHECK (n >= 0));
 CREATE TABLE {PARENT} (id INTEGER PRIMARY KEY NOT NULL);
 CREATE TABLE {CHILD} (id INTEGER PRIMARY KEY NOT NULL, parent INTEGER NOT NULL REFERENCES {PARENT} (id));
@@ -113,7 +113,8 @@ class TableWork(Work):
     """Rows with fresh keys in one table, and in those of SCHEMA where they are."""
 
     def __init__(self, table: TableStatus, constraints: bool) -> None:
-        """Raises ValueError for a table that has no key of one column or no integer column beside it."""
+        """Raises ValueError for a table that has no key of one column or no integer column beside it, or has a column
+        that nothing is known to fill with."""
         columns = {column.name: column for column in table.columns}
         numbers = [name for name, column in columns.items() if column.type == "integer" and name not in table.key]
         if len(table.key) != 1 or not numbers or columns[table.key[0]].type not in ("integer", "text"):
@@ -122,13 +123,13 @@ class TableWork(Work):
         self.table = table.name
         self.column = numbers[0]
         self._text_key = columns[table.key[0]].type == "text"
-        self._filled = {
-            name: _FILLINGS[column.type]
-            for name, column in columns.items()
-            if not column.nullable and name not in (*table.key, self.column)
-        }
-        # Below 2**53, so that a key is the same number as a float.
-        self._keys = itertools.count(secrets.randbelow(2**31) * 1_000_000)
+        wanted = [c for c in table.columns if not c.nullable and c.name not in (*table.key, self.column)]
+        for column in wanted:
+            if column.type not in _FILLINGS:
+                raise ValueError(f"column {column.name} of table {table.name} may not be NULL, and is a {column.type}")
+        self._filled = {column.name: _FILLINGS[column.type] for column in wanted}
+        # Below 2**31, for key columns of four bytes; and so a key is the same number as a float.
+        self._keys = itertools.count((1 + secrets.randbelow(2146)) * 1_000_000)
         self._pool: list[Row] = []
         self._written: list[tuple[str, Scalar]] = []
 

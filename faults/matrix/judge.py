@@ -107,7 +107,8 @@ class Judge:
             low = {log: low for log, low, _ in marks}
             excepted = {(log, number) for log, _, numbers in marks for number in json.loads(numbers)}
             committed = {(log, number) for log, number, outcome in known if outcome == Outcome.COMMITTED.value}
-            kept = set(database.execute("SELECT log, number FROM troth_finished"))
+            rows = database.execute("SELECT log, number FROM troth_finished")
+            kept = {(log.decode() if isinstance(log, bytes) else log, number) for log, number in rows}
             if lost := committed - kept:
                 yield f"the server of {name} does not remember {sorted(lost)} as committed"
             for log, number in sorted(kept - committed):

@@ -40,9 +40,7 @@ def an_acknowledged_commit_outlives_a_kill(t: Target) -> None:
 
 @check("rule 5", "Every acknowledgement that was heard is of a commit that outlives a kill -9.", Needs.RESTART)
 def acknowledgements_come_after_the_flush(t: Target) -> None:
-    numbers = [prepare.number for prepare in t.prepare_each(*t.many_writes())]
-    for number in numbers:
-        t.votes_yes(number)
+    numbers = t.votes_yes_each(t.prepare_each(*t.many_writes()))
     t.decide(*numbers)
     t.take(Acknowledged, numbers[0], "an acknowledgement")
     t.crash()

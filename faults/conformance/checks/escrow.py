@@ -6,6 +6,7 @@ from faults.conformance.check import Needs, NotChecked, check, require
 from faults.conformance.target import Target
 from faults.conformance.texts import vote_text
 from troth.messages import Voted
+from troth.v1.types_pb2 import Code, Operation
 from troth.values import INTEGER_MAX
 from troth.words import Vote
 
@@ -14,15 +15,21 @@ from troth.words import Vote
 def adds_go_together(t: Target) -> None:
     row = t.row()
     first = t.yes(row.add(10))
-    second = t.prepare(row.add(-30)).number
-    t.settled()
-    voted = t.lane.inbox.there(Voted, second)
-    if voted is None:
-        raise NotChecked("it lets adds wait for each other, which is allowed")
-    require(voted.vote is Vote.YES, "the vote YES", vote_text(voted))
+    second = _beside(t, row.add(-30))
     t.commit(second)
     t.commit(first)
     require(t.number_in(row) == 80, "100 + 10 - 30 = 80", t.number_in(row))
+
+
+def _beside(t: Target, add: Operation) -> int:
+    """An add that gets its YES while another one is pending; its number."""
+    number = t.prepare(add).number
+    t.settled()
+    voted = t.lane.inbox.there(Voted, number)
+    if voted is None:
+        raise NotChecked("it lets adds wait for each other, which is allowed")
+    require(voted.vote is Vote.YES, "the vote YES", vote_text(voted))
+    return number
 
 
 @check(
@@ -48,7 +55,8 @@ def a_bound_counts_what_is_pending(t: Target) -> None:
 @check("locks", "An add that was aborted counts no more, while others are pending.", Needs.TABLE)
 def an_aborted_add_counts_no_more(t: Target) -> None:
     row = t.row()
-    first, second = t.yes(row.add(-60, low=0)), t.yes(row.add(-10))
+    first = t.yes(row.add(-60, low=0))
+    second = _beside(t, row.add(-10))
     t.abort(first)
     third = t.yes(row.add(-80, low=0))
     t.commit(second)
@@ -103,7 +111,12 @@ def a_check_and_an_add_are_exclusive(t: Target) -> None:
 @check("locks", "64 bits are a bound of every add.", Needs.TABLE)
 def sixty_four_bits_are_a_bound(t: Target) -> None:
     row = t.row()
-    t.apply(row.update(INTEGER_MAX - 5))
+    large = t.prepare(row.update(INTEGER_MAX - 5)).number
+    voted = t.vote(large)
+    if voted.vote is Vote.NO and voted.reason is not None and voted.reason.code == Code.CODE_WRONG_TYPE:
+        raise NotChecked(f"column {row.column} does not hold 64 bits")
+    require(voted.vote is Vote.YES, "the vote YES", vote_text(voted))
+    t.commit(large)
     first = t.yes(row.add(3))
     t.not_yes(t.prepare(row.add(3)).number, "no YES: both together leave 64 bits")
     t.commit(first)

@@ -25,7 +25,7 @@ _READ_ONLY = 1792
 _DUPLICATE, _NO_PARENT, _HAS_CHILDREN, _CHECK, _NULL, _NO_DEFAULT = 1062, 1452, 1451, 4025, 1048, 1364
 STALE = frozenset({1054, 1146})
 """No such column, or table: the catalog is to be read again."""
-_PASSING = frozenset({1020, 1040, 1041, 1203, 1205, 1213, 1226, 1317, 1969})
+_PASSING = frozenset({1020, 1021, 1037, 1038, 1040, 1041, 1114, 1203, 1205, 1206, 1213, 1226, 1290, 1317, 1836, 1969})
 
 _CODES: tuple[tuple[Code, str, tuple[int, ...]], ...] = (
     (Code.CODE_LOCK_TIMEOUT, "a lock at the server was waited for longer than lock_timeout_s", (1205,)),

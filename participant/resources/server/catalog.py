@@ -122,7 +122,7 @@ class Catalog:
         for table in {table.name: table for table in self.served.values()}.values():
             status = participant_pb2.TableStatus(name=table.name, key=[column.name for column in table.key])
             for column in table.columns.values():
-                status.columns.add(name=column.name, type=column.declared, nullable=column.nullable)
+                status.columns.add(name=column.name, type=column.kind.value, nullable=column.nullable)
             statuses.append(status)
         for refused in {refused.name: refused for refused in self.refused.values()}.values():
             status = participant_pb2.TableStatus(name=refused.name, not_served=refused.why)
