@@ -16,12 +16,17 @@ import pytest
 
 from faults.servers import Database, MariaDB, PostgreSQL, Server, ServerMissing
 from tests.cluster import Cluster
+from troth.process import addresses
 
 STRICT = os.environ.get("TROTH_CI") == "1"
 """Nothing may be skipped: a skip is a failure."""
 SERVERS_REQUIRED = os.environ.get("TROTH_REQUIRE_SERVERS") == "1"
 """A test that needs a database server fails where there is none."""
 
+_WORKERS_PER_CPU = 2
+"""Much of a test is waiting."""
+_WORKERS_MAX = 8
+"""Each may have a PostgreSQL and a MariaDB."""
 _LOG_LINES_SHOWN = 60
 _CLUSTERS = pytest.StashKey[list[Cluster]]()
 
@@ -83,6 +88,19 @@ SERVERS = {"needs_postgresql", "needs_mariadb"}
 def pytest_configure(config: pytest.Config) -> None:
     for marker, (tool, _, _) in NEEDS.items():
         config.addinivalue_line("markers", f"{marker}: skipped without {tool}; with TROTH_CI=1 it fails instead")
+    if worker := getattr(config, "workerinput", None):
+        ports = addresses.port_range()
+        number, of = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
+        own = ports[len(ports) * number // of : len(ports) * (number + 1) // of]
+        os.environ[addresses.FREE_PORTS] = f"{own[0]}-{own[-1]}"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """For `-n auto`, as `scripts/test` has it. Single tests are not worth the start of a worker."""
+    if any("::" in argument for argument in config.args):
+        return 0
+    return min(_WORKERS_PER_CPU * (os.cpu_count() or 1), _WORKERS_MAX)
 
 
 def pytest_report_header() -> str:
@@ -118,6 +136,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    for report in terminalreporter.stats.get("passed", []):
+        for name, value in report.user_properties:
+            terminalreporter.line(f"{name}: {value}")
     seed = config.getoption("randomly_seed", default=None)
     for report in terminalreporter.stats.get("failed", []):
         terminalreporter.line(f"replay: scripts/test --randomly-seed={seed} {report.nodeid}")
