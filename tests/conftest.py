@@ -17,12 +17,17 @@ import pytest
 from faults.servers import KINDS, Database, MariaDB, PostgreSQL, Server, ServerMissing
 from tests.cluster import Cluster
 from tests.small_disk import may_mount
+from troth.process import addresses
 
 STRICT = os.environ.get("TROTH_CI") == "1"
 """Nothing may be skipped: a skip is a failure."""
 SERVERS_REQUIRED = os.environ.get("TROTH_REQUIRE_SERVERS") == "1"
 """A test that needs a database server fails where there is none."""
 
+_WORKERS_PER_CPU = 2
+"""Much of a test is waiting."""
+_WORKERS_MAX = 8
+"""Each may have a PostgreSQL and a MariaDB."""
 _LOG_LINES_SHOWN = 60
 _CLUSTERS = pytest.StashKey[list[Cluster]]()
 
@@ -56,10 +61,6 @@ def has_server(kind: type[Server], driver: str) -> bool:
     return importlib.util.find_spec(driver) is not None
 
 
-def is_root() -> bool:
-    return os.geteuid() == 0
-
-
 NEEDS: dict[str, tuple[str, Callable[[], object], str]] = {
     "needs_strace": ("strace", has_strace, "strace is missing or may not trace (Debian: apt install strace)"),
     "needs_faketime": ("libfaketime", libfaketime, "libfaketime is missing (Debian: apt install faketime)"),
@@ -74,17 +75,34 @@ NEEDS: dict[str, tuple[str, Callable[[], object], str]] = {
         partial(has_server, MariaDB, "pymysql"),
         "MariaDB's server or PyMySQL is missing (Debian: apt install mariadb-server; pip install 'troth[mariadb]')",
     ),
-    "needs_root": ("root", is_root, "needs root"),
     "needs_mount": ("small disks", may_mount, "may not mount a tmpfs: needs root, and a container that allows it"),
 }
 """Markers: the tool, whether it is there, and what to say when not. The fixtures `postgresql` and `mariadb` stand for
 theirs."""
 SERVERS = {"needs_postgresql", "needs_mariadb"}
+RIGHTS = {"needs_mount"}
+"""What no package brings and a container may forbid: with TROTH_CI=1, too, their tests are skipped then."""
+
+
+_IN_CI = {False: "; with TROTH_CI=1 it fails instead", True: ""}
 
 
 def pytest_configure(config: pytest.Config) -> None:
     for marker, (tool, _, _) in NEEDS.items():
-        config.addinivalue_line("markers", f"{marker}: skipped without {tool}; with TROTH_CI=1 it fails instead")
+        config.addinivalue_line("markers", f"{marker}: skipped without {tool}{_IN_CI[marker in RIGHTS]}")
+    if worker := getattr(config, "workerinput", None):
+        ports = addresses.port_range()
+        number, of = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
+        own = ports[len(ports) * number // of : len(ports) * (number + 1) // of]
+        os.environ[addresses.FREE_PORTS] = f"{own[0]}-{own[-1]}"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """For `-n auto`, as `scripts/test` has it. Single tests are not worth the start of a worker."""
+    if any("::" in argument for argument in config.args):
+        return 0
+    return min(_WORKERS_PER_CPU * (os.cpu_count() or 1), _WORKERS_MAX)
 
 
 def pytest_report_header() -> str:
@@ -109,7 +127,8 @@ def needs(item: pytest.Item, marker: str) -> bool:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: Any = yield
-    if STRICT and report.skipped and not hasattr(report, "wasxfail"):
+    allowed = hasattr(report, "wasxfail") or any(map(item.get_closest_marker, RIGHTS))
+    if STRICT and report.skipped and not allowed:
         report.outcome = "failed"
         report.longrepr = f"skipped, and TROTH_CI=1 allows no skips: {report.longrepr}"
     if report.failed:
@@ -120,6 +139,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    for report in terminalreporter.stats.get("passed", []):
+        for name, value in report.user_properties:
+            terminalreporter.line(f"{name}: {value}")
     seed = config.getoption("randomly_seed", default=None)
     for report in terminalreporter.stats.get("failed", []):
         terminalreporter.line(f"replay: scripts/test --randomly-seed={seed} {report.nodeid}")

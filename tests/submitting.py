@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from tests.cluster import COORDINATOR, Cluster, eventually
+from troth.cli import main
 from troth.client.results import Result
 from troth.operations import Transaction
 from troth.v1 import coordinator_pb2, participant_pb2
@@ -126,6 +128,37 @@ def troth(cluster: Cluster, *arguments: str, input: str | bytes | None = None) -
     given = input.encode() if isinstance(input, str) else input
     found = subprocess.run(command(*arguments), input=given, capture_output=True, env=environment(cluster), timeout=60)
     return subprocess.CompletedProcess(found.args, found.returncode, found.stdout.decode(), found.stderr.decode())
+
+
+ONCE_TOLD = """
+import sys, click
+from troth.cli import main
+main.get_command(click.Context(main), sys.argv[1])
+print(flush=True)
+input()
+main(sys.argv[1:])
+"""
+
+
+def begun(cluster: Cluster, *arguments: str) -> subprocess.Popen[str]:
+    """A command as a process that has all loaded, and runs once `go` tells it: for while somebody is stopped, who is
+    given up after some seconds, as long as the start of a process may take on a busy machine."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", ONCE_TOLD, *arguments], env=environment(cluster), **pipes)  # type: ignore[call-overload]
+    process.stdout.readline()
+    return process  # type: ignore[no-any-return]
+
+
+def go(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def troth_here(cluster: Cluster, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command in this process, for the same reason."""
+    found = CliRunner().invoke(main, arguments, env=environment(cluster), catch_exceptions=False)
+    return subprocess.CompletedProcess(arguments, found.exit_code, found.stdout, found.stderr)
 
 
 def objects(text: str) -> list[dict[str, Any]]:

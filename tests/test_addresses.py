@@ -56,6 +56,14 @@ def test_free_ports_are_in_a_row_and_never_given_to_outgoing_connections() -> No
         assert max(ports) < int(file.read().split()[0])
 
 
+def test_free_ports_are_taken_from_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, *_, last = ports = addresses.free_ports(4)
+    monkeypatch.setenv(addresses.FREE_PORTS, f"{first}-{last}")
+    assert addresses.free_ports(4) == ports
+    with socket.create_server(("127.0.0.1", first)), pytest.raises(OSError, match="no 4 free ports in a row"):
+        addresses.free_ports(4)
+
+
 def test_an_address_of_another_machine_is_an_error_and_not_a_taken_port() -> None:
     with pytest.raises(OSError, match="assign requested address"):
         addresses.is_free(Address("192.0.2.1", 7400))

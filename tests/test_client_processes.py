@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -12,14 +11,15 @@ import pytest
 
 from tests.cluster import COORDINATOR, Cluster
 from tests.submitting import (
+    begun,
     cluster_for_module,
-    command,
     committed,
-    environment,
+    go,
     objects,
     refused_with,
     submit,
     submitting,
+    troth_here,
     undecided,
     wait_in_doubt,
     wait_locks,
@@ -282,15 +282,14 @@ def test_a_read_only_transaction_writes_nothing_anywhere(cluster: Cluster, name:
 
 def test_read_waits_for_a_locked_row_and_no_wait_does_not(cluster: Cluster, name: str) -> None:
     row = f"accounts/{name}"
+    waiting = begun(cluster, "read", "p1", row)
     with undecided(cluster, transfer(name)) as under_way:
-        past = cli(cluster, "read", "p1", row, "--no-wait", "--json")
+        past = troth_here(cluster, "read", "p1", row, "--no-wait", "--json")
         assert (past.returncode, objects(past.stdout)[0]["values"]["balance"]) == (0, 100)
-        given_up = cli(cluster, "read", "p1", row, "--timeout", "200ms")
+        given_up = troth_here(cluster, "read", "p1", row, "--timeout", "200ms")
         assert given_up.returncode == 3
         assert "is ABORTED" in given_up.stderr
-        waiting = subprocess.Popen(
-            command("read", "p1", row), env=environment(cluster), stdout=subprocess.PIPE, text=True
-        )
+        go(waiting)
         wait_locks(cluster, "p1", waiting=1)
         assert waiting.poll() is None
     assert under_way.result().outcome is Outcome.COMMITTED

@@ -82,8 +82,8 @@ def transfers(count: int, seed: int) -> list[Transfer]:
 class Submission:
     """`troth submit FILE --json` under way."""
 
-    def __init__(self, bank: Supervised, file: Path) -> None:
-        arguments = command("submit", str(file), "--json", "--coordinator", bank.coordinator)
+    def __init__(self, bank: Supervised, file: Path, *options: str) -> None:
+        arguments = command("submit", str(file), "--json", "--coordinator", bank.coordinator, *options)
         self.popen = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self.outcomes: dict[str, str] = {}
 
@@ -194,7 +194,7 @@ def test_kill_9_of_a_participant_the_coordinator_and_both_under_load(tmp_path: P
     with supervised(tmp_path, 3, SCHEMA) as bank:
         open_accounts(bank, tmp_path)
         file = write(tmp_path, made)
-        load = Submission(bank, file)
+        load = Submission(bank, file, "--ask-again", "30s")  # else it stops when the coordinator is slow to come back
         for names in (["p1"], [COORDINATOR], ["p2", COORDINATOR]):
             load.read(800)
             kill(bank, *names)

@@ -18,6 +18,7 @@ from tests.submitting import (
     submit,
     submitting,
     troth,
+    troth_here,
     wait_in_doubt,
 )
 from troth.cli import cluster as cluster_file
@@ -135,9 +136,13 @@ def test_who_waits_for_a_branch_in_doubt_is_listed_with_it(cluster: Cluster) -> 
     first = submitting(cluster, transfer())
     wait_in_doubt(cluster, "p1")
     second = submitting(cluster, Transaction("order-18").at("p1").update("accounts", "alice", {"balance": 1}))
-    address = cluster["p1"].address
-    eventually(lambda: len(listed(cluster, "--participant-address", address)[0]["waiting"]) == 1, "order-18 waits")
-    (found,) = listed(cluster, "--participant-address", address)
+
+    def at_p1() -> list[dict[str, Any]]:
+        found = troth_here(cluster, "in-doubt", "--json", "--participant-address", cluster["p1"].address)
+        return objects(found.stdout)
+
+    eventually(lambda: len(at_p1()[0]["waiting"]) == 1, "order-18 waits")
+    (found,) = at_p1()
     assert found["id"] == "order-17"
     cluster.resume("p2")
     assert {first.result().outcome, second.result().outcome} == {Outcome.COMMITTED}

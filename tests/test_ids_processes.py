@@ -15,15 +15,16 @@ import pytest
 
 from tests.cluster import COORDINATOR, Cluster, eventually
 from tests.submitting import (
+    begun,
     cluster_for_module,
-    command,
     committed,
-    environment,
+    go,
     objects,
     refused_with,
     submit,
     submitting,
     troth,
+    troth_here,
     undecided,
     wait_in_doubt,
 )
@@ -56,13 +57,12 @@ def name(cluster: Cluster) -> str:
 
 @pytest.fixture
 def started(cluster: Cluster) -> Iterator[Started]:
-    """Starts commands that are not waited for."""
+    """Begins commands, which `go` lets go on."""
     commands = []
 
     def start(*arguments: str) -> subprocess.Popen[str]:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        commands.append(subprocess.Popen(command(*arguments), env=environment(cluster), **pipes))  # type: ignore[call-overload]
-        return commands[-1]  # type: ignore[no-any-return]
+        commands.append(begun(cluster, *arguments))
+        return commands[-1]
 
     yield start
     for each in commands:
@@ -240,7 +240,7 @@ def test_abort_fences_an_id_that_was_never_heard_of(cluster: Cluster, name: str,
 def test_abort_of_an_id_in_flight_ends_it_everywhere(cluster: Cluster, name: str) -> None:
     first = transfer(name)
     with undecided(cluster, first) as under_way:
-        assert troth(cluster, "abort", first.id).returncode == 0
+        assert troth_here(cluster, "abort", first.id).returncode == 0
         assert refused_with(under_way.result()) == ("ABORTED", "aborted_by_request")
         eventually(lambda: cluster.in_doubt("p1") == 0, "p1 is told")
     cluster.wait_settled()
@@ -266,8 +266,8 @@ def test_abort_of_a_one_phase_transaction_decides_nothing(cluster: Cluster, name
     cluster.pause("p1")
     try:
         under_way = submitting(cluster, first)
-        eventually(lambda: troth(cluster, "abort", first.id).returncode == 4, "it is sent")
-        assert troth(cluster, "get", first.id).returncode == 4
+        eventually(lambda: troth_here(cluster, "abort", first.id).returncode == 4, "it is sent")
+        assert troth_here(cluster, "get", first.id).returncode == 4
     finally:
         cluster.resume("p1")
     assert under_way.result().outcome is Outcome.COMMITTED
@@ -292,14 +292,15 @@ def test_what_presumed_abort_would_answer_a_client_hears_as_unknown(cluster: Clu
 
 def test_get_and_show_and_wait_exit_with_the_state(cluster: Cluster, name: str, started: Started) -> None:
     first = transfer(name)
+    waiting = started("wait", first.id, "--applied")
     with undecided(cluster, first) as under_way:
-        assert troth(cluster, "get", first.id).returncode == 4
-        assert troth(cluster, "wait", first.id, "--timeout", "100ms").returncode == 4
-        shown = troth(cluster, "show", first.id)
+        assert troth_here(cluster, "get", first.id).returncode == 4
+        assert troth_here(cluster, "wait", first.id, "--timeout", "100ms").returncode == 4
+        shown = troth_here(cluster, "show", first.id)
         assert (shown.returncode, shown.stdout.splitlines()[:2]) == (0, [f"PENDING {first.id}", "  waits for p2"])
-        listed = objects(troth(cluster, "list", "--in-flight", "--json").stdout)
+        listed = objects(troth_here(cluster, "list", "--in-flight", "--json").stdout)
         assert [each["id"] for each in listed] == [first.id]
-        waiting = started("wait", first.id, "--applied")
+        go(waiting)
     assert under_way.result().outcome is Outcome.COMMITTED
     assert waiting.communicate(timeout=20)[0].startswith(f"COMMITTED {first.id}")
     assert waiting.returncode == 0
@@ -324,8 +325,9 @@ def test_wait_lasts_through_a_restart_of_the_coordinator(cluster: Cluster, name:
     cluster.pause("p1")
     try:
         under_way = submitting(cluster, first)
-        eventually(lambda: troth(cluster, "get", first.id).returncode == 4, "it is pending")
+        eventually(lambda: troth_here(cluster, "get", first.id).returncode == 4, "it is pending")
         waiting = started("wait", first.id)
+        go(waiting)
         cluster.kill(COORDINATOR)
         with pytest.raises(grpc.RpcError):
             under_way.result()
@@ -345,6 +347,7 @@ def test_list_is_newest_first(cluster: Cluster, name: str) -> None:
 
 def test_watch_tells_outcomes_until_it_is_interrupted(cluster: Cluster, name: str, started: Started) -> None:
     watching = started("watch", "--json")
+    go(watching)
     stdout = watching.stdout
     assert stdout is not None
     sent: set[str] = set()
@@ -384,8 +387,9 @@ def test_submit_exits_4_when_the_coordinator_dies_and_again_with_the_truth(
     cluster: Cluster, name: str, started: Started
 ) -> None:
     id, operations = new_id(), ("-o", f"p1: add accounts/{name} balance -1", "-o", f"p2: add accounts/{name} balance 1")
+    cut_off = started("submit", "--id", id, *operations)
     with silent(cluster, "p2"):
-        cut_off = started("submit", "--id", id, *operations)
+        go(cut_off)
         wait_in_doubt(cluster, "p1")
         cluster.kill(COORDINATOR)
         said, complaint = cut_off.communicate(timeout=20)
@@ -398,8 +402,9 @@ def test_submit_exits_4_when_the_coordinator_dies_and_again_with_the_truth(
 
 def test_ctrl_c_stops_sending_and_says_what_is_unknown(cluster: Cluster, name: str, started: Started) -> None:
     id, operations = new_id(), ("-o", f"p1: add accounts/{name} balance -1", "-o", f"p2: add accounts/{name} balance 1")
+    interrupted = started("submit", "--id", id, *operations)
     with silent(cluster, "p2"):
-        interrupted = started("submit", "--id", id, *operations)
+        go(interrupted)
         wait_in_doubt(cluster, "p1")
         interrupted.send_signal(signal.SIGINT)
         said, _ = interrupted.communicate(timeout=20)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from faults.cluster import eventually
 from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loop
 from faults.servers import Database, PostgreSQL
 from participant.resources import No, Prepared
@@ -71,6 +72,12 @@ def cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[Session]]:
         return struck
 
     return armed
+
+
+async def ended(database: Database, pid: int) -> None:
+    """Returns once the server process is gone, with all that it was told to do."""
+    there = f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid}"
+    await asyncio.to_thread(eventually, lambda: not database.execute(there), "the server process is gone")
 
 
 def total(database: Database) -> tuple[int, int]:
@@ -158,20 +165,20 @@ async def test_a_no_waits_until_nothing_can_come_to_be(
     subject: PostgreSQLSubject, cut: Callable[[str], list[Session]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with subject.opened() as opened:
-        cut("PREPARE")
+        struck = cut("PREPARE")
         with pytest.raises(No):
             await opened.prepare(FIRST, opened.plan(SLOW))
-        await asyncio.sleep(0.8)
+        await ended(subject.database, struck[0].pid)
         assert listed(subject.database) == []
 
         async def gone(self: PostgreSQLResource, session: Session) -> None:
             """Whoever does not wait for the end of the other side ..."""
 
         monkeypatch.setattr(PostgreSQLResource, "_gone", gone)
-        cut("PREPARE")
+        struck = cut("PREPARE")
         with pytest.raises(No):
             await opened.prepare(SECOND, opened.plan(SLOW))
-        await asyncio.sleep(0.8)
+        await ended(subject.database, struck[0].pid)
         assert len(listed(subject.database)) == 1  # ... said NO to what then was prepared.
 
 
@@ -187,15 +194,15 @@ async def test_run_is_not_answered_while_its_commit_may_yet_be(
         " FOR EACH ROW EXECUTE FUNCTION slowly()"
     )
     async with subject.opened() as opened:
-        cut("COMMIT")
+        struck = cut("COMMIT")
         try:
             await opened.run(FIRST, subject.change, opened.plan(subject.change))
-            ended = {FIRST}
+            committed = {FIRST}
         except No:
-            ended = set()
-        await asyncio.sleep(0.5)
-        assert (await opened.survey()).committed.keys() == ended
-        assert balance(subject.database) == (90 if ended else 100)
+            committed = set()
+        await ended(subject.database, struck[0].pid)
+        assert (await opened.survey()).committed.keys() == committed
+        assert balance(subject.database) == (90 if committed else 100)
 
 
 @pytest.mark.parametrize("verb", ["COMMIT", "ROLLBACK"])
@@ -284,19 +291,19 @@ async def test_what_a_no_could_not_clean_is_cleaned_behind_it(
 # Incarnations.
 
 
-async def died_at_work(subject: PostgreSQLSubject) -> tuple[PostgreSQLResource, asyncio.Task[Prepared]]:
+async def died_at_work(subject: PostgreSQLSubject) -> tuple[PostgreSQLResource, asyncio.Task[Prepared], int]:
     """An incarnation whose lock is gone, as a kill of its process would do it, while a server process is at a branch
-    of it."""
+    of it; with that process."""
     first = subject.make()
     assert isinstance(first, PostgreSQLResource)
     await first.open(NAMESPACE)
     running = asyncio.create_task(first.prepare(FIRST, first.plan(SLOW)))
-    while not subject.database.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"):  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
+    at_work = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    [(pid,)] = await asyncio.to_thread(eventually, lambda: subject.database.execute(at_work))
     keeper = first._pool._keeper
     assert keeper is not None
     keeper.close()
-    return first, running
+    return first, running, pid
 
 
 @on_a_loop
@@ -316,10 +323,10 @@ async def test_what_an_earlier_incarnation_is_still_at_ends_before_the_next_begi
 ) -> None:
     """A participant that was killed leaves server processes that finish what they were told; one that is at work would
     prepare a branch after the survey of the next life has said that there is none."""
-    first, running = await died_at_work(subject)
+    first, running, pid = await died_at_work(subject)
     async with subject.opened() as later:
         found = (await later.survey()).prepared
-        await asyncio.sleep(0.8)
+        await ended(subject.database, pid)
         assert (await later.survey()).prepared == found
         with pytest.raises(No, match="cannot be reached"):
             await running
@@ -338,7 +345,7 @@ async def test_without_a_wait_for_them_a_branch_would_come_to_be_behind_the_surv
         return ""
 
     monkeypatch.setattr(pool.Pool, "_others", nobody)
-    first, running = await died_at_work(subject)
+    first, running, _ = await died_at_work(subject)
     async with subject.opened() as later:
         assert (await later.survey()).prepared == frozenset()
         await running

@@ -12,7 +12,6 @@ pytest.register_assert_rewrite("faults.conformance.resource", "faults.conformanc
 
 _CONTRACTS = {"ResourceContract", "ServerContract"}
 _RESULTS = {"passed": "holds", "failed": "violated", "skipped": "not checked"}
-_FOUND = pytest.StashKey[dict[tuple[str, str, str], str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,33 +20,40 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    report = yield
-    if item.config.getoption("--troth") and (report.when == "call" or report.outcome == "failed"):
-        _note(item, report)
-    return report
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--troth"):
+        config.pluginmanager.register(_Listing())
 
 
-def _note(item: pytest.Item, report: pytest.TestReport) -> None:
-    """Of a promise that is tested several times, what is worst."""
-    contract = getattr(item, "cls", None)
-    if contract is None or not _CONTRACTS & {base.__name__ for base in contract.__mro__}:
-        return
-    rule, _, promise = (getattr(item, "function", item).__doc__ or "").partition(": ")
-    key = contract.__name__, rule, " ".join(promise.split())
-    found = item.config.stash.setdefault(_FOUND, {})
-    if found.get(key) != "violated":
-        found[key] = _RESULTS[report.outcome]
+class _Listing:
+    """Notes go with the reports: tests may run in workers, and then only their reports come to who lists."""
 
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str, str], str] = {}
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    found = config.stash.get(_FOUND, {})
-    for contract in sorted({name for name, _, _ in found}):
-        terminalreporter.section(f"what {contract} promises")
-        for (name, rule, promise), result in sorted(found.items(), key=lambda each: _place(each[0][1])):
-            if name == contract:
-                terminalreporter.line(f"{rule:<12}{result:<13}{promise}")
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Any:
+        report = yield
+        contract = getattr(item, "cls", None)
+        if contract is None or not _CONTRACTS & {base.__name__ for base in contract.__mro__}:
+            return report
+        if report.when == "call" or report.outcome == "failed":
+            rule, _, promise = (getattr(item, "function", item).__doc__ or "").partition(": ")
+            report.troth_promise = [contract.__name__, rule, " ".join(promise.split()), _RESULTS[report.outcome]]
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Of a promise that is tested several times, what is worst."""
+        *key, result = getattr(report, "troth_promise", [None])
+        if key and self._found.get(tuple(key)) != "violated":
+            self._found[tuple(key)] = result
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        for contract in sorted({name for name, _, _ in self._found}):
+            terminalreporter.section(f"what {contract} promises")
+            for (name, rule, promise), result in sorted(self._found.items(), key=lambda each: _place(each[0][1])):
+                if name == contract:
+                    terminalreporter.line(f"{rule:<12}{result:<13}{promise}")
 
 
 def _place(rule: str) -> tuple[int, str]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _LEAVING = """SELECT 1 FROM information_schema.innodb_trx WHERE trx_mysql_thread_id <> 0
 AND trx_mysql_thread_id NOT IN (SELECT id FROM information_schema.processlist)"""
-"""Transactions of sessions that are being taken down: until then XA ROLLBACK from another says OK, and does nothing."""
+"""Transactions of sessions that are being taken down."""
 _TRX_LISTED_AFTER_S = 0.15
 """How old INNODB_TRX can be."""
 
@@ -81,10 +81,15 @@ class MariaDB(Server):
             for (id,) in found:
                 with suppress(OperationalError):  # it left meanwhile
                     self.execute(f"KILL {id}")
-        time.sleep(_TRX_LISTED_AFTER_S)
-        while self.execute(_LEAVING):
-            time.sleep(_TRX_LISTED_AFTER_S)
+        self.wait_let_go()
         for xid in self.prepared(name):
             with suppress(OperationalError):  # one that changed nothing was rolled back when its session left
                 self.execute(f"XA ROLLBACK {xid}")
         self.execute(f"DROP DATABASE {name}")
+
+    def wait_let_go(self) -> None:
+        """Returns once no session that has ended holds its transaction: until then XA ROLLBACK from another says OK,
+        and does nothing."""
+        time.sleep(_TRX_LISTED_AFTER_S)
+        while self.execute(_LEAVING):
+            time.sleep(_TRX_LISTED_AFTER_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import random
 import socket
 from collections.abc import Iterable
@@ -14,8 +15,13 @@ import click
 
 EXPECTED = "HOST:PORT, as in 127.0.0.1:7400 or [::1]:7400"
 
+FREE_PORTS = "TROTH_FREE_PORTS"
+"""The name in the environment, `FIRST-LAST`, of where free ports are taken from. Those who start processes side by side
+stay apart by it: the port of one that is down for a moment is free to everybody else."""
 _FREE_FROM = 10_000
 """Ports below this have well-known owners more often."""
+_CHANCE = random.SystemRandom()
+"""Not the one that tests seed: two that were seeded alike would take the same ports."""
 
 
 class Address(NamedTuple):
@@ -109,15 +115,25 @@ def is_free(address: Address) -> bool:
     return True
 
 
-def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """`count` ports in a row on which nobody listens.
+def port_range() -> range:
+    """Where free ports are taken from.
 
     They lie below the range from which the kernel takes ports for outgoing connections: a process that is down keeps
     none, and while others dial it again and again the kernel would sooner or later hand its own port to one of them."""
+    told = os.environ.get(FREE_PORTS)
+    if told is None:
+        return range(_FREE_FROM, _outgoing_from())
+    first, last = map(int, told.split("-"))
+    return range(first, last + 1)
+
+
+def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
+    """`count` ports in a row on which nobody listens."""
     tries = 200
+    there = port_range()
     for _ in range(tries):
-        first = random.randrange(_FREE_FROM, _outgoing_from() - count)
-        ports = range(first, first + count)
+        begin = _CHANCE.randrange(len(there) - count + 1)
+        ports = there[begin : begin + count]
         if _all_free(host, ports):
             return list(ports)
     raise OSError(errno.EADDRINUSE, f"no {count} free ports in a row found on {host}")
