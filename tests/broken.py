@@ -67,7 +67,8 @@ def also(action: Action, more: Callable[[Any, Any], None], *, first: bool = Fals
 
 
 def told_before_durable(kind: type, each_s: float = 0.04) -> Breaking:
-    """Jobs of one kind are reported as durable before they are, on a disk that takes so long for each."""
+    """Jobs of one kind are reported as durable before they are, on a disk that takes so long for each, and long enough
+    for a kill to come before."""
     init = drivers.Driver.__init__
 
     def broken(self: drivers.Driver, *args: Any) -> None:
@@ -78,7 +79,7 @@ def told_before_durable(kind: type, each_s: float = 0.04) -> Breaking:
             results = write(jobs)
             if all(isinstance(job, kind) for _, job in jobs):
                 self._flushed_in_writer(jobs[-1][0], results)
-                time.sleep(each_s * len(jobs))
+                time.sleep(max(0.5, each_s * len(jobs)))
             return results
 
         self.writer._write = early

@@ -21,6 +21,8 @@ import asyncmy
 from asyncmy import errors
 from asyncmy.constants import CLIENT
 
+from participant.resources.server.cancels import was_cancelled
+
 ANSWER_WITHIN_S = 30.0
 """How long an answer may take, beside its waiting for locks, before its connection is given up."""
 PACKET_OVERHEAD = 1024
@@ -131,8 +133,14 @@ class Session:
                 conv={},
             )
         except Exception as error:  # the driver raises RuntimeError too, when a connection breaks while it is made
+            if was_cancelled():
+                raise asyncio.CancelledError from error
             raise Lost(words(error)) from error
-        return cls(connection)
+        session = cls(connection)
+        if was_cancelled():
+            session.close()
+            raise asyncio.CancelledError
+        return session
 
     async def ask(self, *statements: str, within_s: float | None = None) -> Unit:
         """Sends the statements, as few packets as they fit in, and waits for the answers. Raises Lost, also when they

@@ -21,6 +21,8 @@ from psycopg import pq
 from psycopg.pq import DiagnosticField, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
+from participant.resources.server.cancels import was_cancelled
+
 KEPT_MAX = 1000
 """Statements that a session keeps parsed; beyond that they are parsed each time."""
 _BINARY, _TEXT = 1, 0
@@ -104,9 +106,16 @@ class Session:
     @classmethod
     async def connect(cls, conninfo: str) -> Session:
         """Raises psycopg.OperationalError."""
-        connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
+        try:
+            connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
+        except psycopg.OperationalError as error:
+            if was_cancelled():
+                raise asyncio.CancelledError from error
+            raise
         session = cls(connection)
         try:
+            if was_cancelled():
+                raise asyncio.CancelledError
             await session._look_at_itself()
         except Lost as lost:
             raise psycopg.OperationalError(str(lost)) from lost
