@@ -760,7 +760,10 @@ class Participant(Views):
             self._todo.append((branch, Input.NOT_GRANTED, _hopeless(why)))
         for owner in changes.ready:
             branch = self._owner(owner)
-            self._todo.append((branch, Input.GRANTED_ALONE if branch.alone else Input.GRANTED, None))
+            granted = Input.GRANTED_ALONE if branch.alone else Input.GRANTED
+            # The mark tells of an abort whose message was lost: what waits below it is not tried any more.
+            ended = self.logs[branch.attempt.log].below(branch.attempt.number)
+            self._todo.append((branch, Input.ABORT if ended else granted, None))
 
     def _owner(self, owner: Any) -> Branch:
         return self.logs[owner.log].branches[owner.number]

@@ -500,3 +500,18 @@ def test_a_no_of_the_server_ends_a_one_phase_request() -> None:
     assert at_once(world.server("a").survey()) == Survey(frozenset(), {}, ())
     world.heal()
     judge(world)
+
+
+def test_what_waits_for_a_lock_when_the_mark_passes_it_is_not_tried_at_the_server() -> None:
+    """Its abort was lost; a trial would leave a branch at the server that no record tells of."""
+    world = outside()
+    number = prepared(world)
+    world.submits(*BOTH, timeout_s=0.01)
+    deliver(world, Prepare)
+    waiting = attempt(world)
+    assert state(world, waiting.number) is State.WAITING
+    world.feed("a", pe.Received(LOG, (Mark(waiting.number + 1, (number.number,)), Abort(number.number))))
+    world.carry()
+    assert not world.errands
+    assert state(world, waiting.number) is State.ABORTED
+    assert waiting not in world.participants["a"].lock_table
