@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import pytest
@@ -17,7 +18,7 @@ from participant.resources.outside import OutsideResource
 from tests.mariadb_tools import MariaDBSubject
 from tests.postgresql_tools import PostgreSQLSubject
 from tests.server_subject import TwoTables
-from tests.small_disk import on_small_disk
+from tests.small_disk import Disk, on_small_disk
 from tests.sqlite_tools import encode, insert
 from troth.operations import sql
 from troth.v1.types_pb2 import Code, Operation, Reason
@@ -101,26 +102,31 @@ class Branches:
         assert self._execute("SELECT count(*) FROM orders") == [(len(self.yes),)]
 
 
+@asynccontextmanager
+async def at_a_full_disk(kind: Kind) -> AsyncIterator[tuple[Disk, Branches, OutsideResource]]:
+    """A branch is prepared; then there is no room for another byte."""
+    with on_small_disk(kind.server, MIB) as disk:
+        branches = Branches(kind)
+        async with branches.subject.opened() as opened:
+            await branches.first(opened)
+            disk.fill()
+            yield disk, branches, opened
+
+
 @pytest.mark.needs_mount
 @KINDS
 @on_a_loop
 async def test_what_finds_no_room_is_a_no(name: str) -> None:
     """What is prepared commits all the same, as it needs no more."""
     kind = kind_of(name)
-    with on_small_disk(kind.server, MIB) as disk:
-        branches = Branches(kind)
-        async with branches.subject.opened() as opened:
-            await branches.first(opened)
-            disk.fill()
-            reason = await branches.until_no(
-                opened, lambda: [insert("files", len(branches.yes), body=os.urandom(4000))]
-            )
-            assert (reason.code, reason.retryable, reason.operation) == (Code.CODE_OVERLOADED, True, 1)
-            assert "disk" in reason.message
-            assert (await opened.survey()).prepared == branches.yes
-            await opened.commit(FIRST)
-            disk.make_room()
-            await branches.go_on(opened)
+    async with at_a_full_disk(kind) as (disk, branches, opened):
+        reason = await branches.until_no(opened, lambda: [insert("files", len(branches.yes), body=os.urandom(4000))])
+        assert (reason.code, reason.retryable, reason.operation) == (Code.CODE_OVERLOADED, True, 1)
+        assert "disk" in reason.message
+        assert (await opened.survey()).prepared == branches.yes
+        await opened.commit(FIRST)
+        disk.make_room()
+        await branches.go_on(opened)
 
 
 @pytest.mark.needs_mount
@@ -129,18 +135,14 @@ async def test_what_finds_no_room_is_a_no(name: str) -> None:
 async def test_a_server_that_a_full_disk_takes_down_keeps_what_was_promised(name: str) -> None:
     """A connection is lost in the middle of a branch, and a commit waits until there is room and a server."""
     kind = kind_of(name)
-    with on_small_disk(kind.server, MIB) as disk:
-        branches = Branches(kind)
-        async with branches.subject.opened() as opened:
-            await branches.first(opened)
-            disk.fill()
-            reason = await branches.until_no(opened, kind.deadly)
-            assert (reason.code, reason.retryable) == (Code.CODE_UNREACHABLE, True)
-            committing = asyncio.create_task(opened.commit(FIRST))
-            while kind.server.running:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
-            assert not committing.done()
-            disk.make_room()
-            kind.server.start()
-            await committing
-            await branches.go_on(opened)
+    async with at_a_full_disk(kind) as (disk, branches, opened):
+        reason = await branches.until_no(opened, kind.deadly)
+        assert (reason.code, reason.retryable) == (Code.CODE_UNREACHABLE, True)
+        committing = asyncio.create_task(opened.commit(FIRST))
+        while kind.server.running:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        assert not committing.done()
+        disk.make_room()
+        kind.server.start()
+        await committing
+        await branches.go_on(opened)

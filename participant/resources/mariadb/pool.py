@@ -23,6 +23,7 @@ from collections import OrderedDict
 
 from participant.resources.mariadb.session import ANSWER_WITHIN_S, Address, Lost, Session, Unit
 from participant.resources.outside import ResourceRefused
+from participant.resources.server.places import Places, Unavailable
 from troth.words import AttemptId
 
 ENDERS = 4
@@ -47,10 +48,6 @@ class Fenced(Exception):
     """Another process works for this identity now."""
 
 
-class Unavailable(Exception):
-    """No connection for work became free in time."""
-
-
 class Pool:
     """Raises Lost wherever a connection has to be made and cannot be."""
 
@@ -58,10 +55,9 @@ class Pool:
         """`scope` is the participant file and the database; `settings` is what every session begins with."""
         self._address, self._scope, self._settings = address, scope, settings
         self._packet_bytes_max = packet_bytes_max
-        self._free = asyncio.Semaphore(size)
+        self._places: Places[Session] = Places(size, self._made)
         self._slots = asyncio.Semaphore((1 + KEPT_PER_WORKER) * size)
         """One for each session that is at work or kept."""
-        self._idle: list[Session] = []
         self._kept: OrderedDict[AttemptId, Session] = OrderedDict()
         self._let_go: dict[AttemptId, Session] = {}
         self._all: set[Session] = set()
@@ -76,7 +72,7 @@ class Pool:
         """A connection for one branch, with nothing open on it; then `give_back` or `keep` it. Raises Unavailable."""
         await self._slot()
         try:
-            return await self._taken(within_s)
+            return await self._places.take(within_s)
         except BaseException:
             self._slots.release()
             raise
@@ -101,33 +97,15 @@ class Pool:
         self._let_go[oldest] = idle
         self._slots.release()
 
-    async def _taken(self, within_s: float) -> Session:
-        try:
-            if self._free.locked():
-                async with asyncio.timeout(within_s):
-                    await self._free.acquire()
-            else:
-                await self._free.acquire()
-        except TimeoutError:
-            raise Unavailable(f"no connection became free within {within_s:g} s") from None
-        try:
-            while self._idle:
-                if (session := self._idle.pop()).lost is None:
-                    return session
-            return await self._made()
-        except BaseException:
-            self._free.release()
-            raise
-
     def give_back(self, session: Session) -> None:
         """The branch is over. One on which something may be open is to be closed before."""
-        self._free.release()
+        self._places.leave()
         self._slots.release()
         self.rest(session)
 
     def keep(self, attempt: AttemptId, session: Session) -> None:
         """It has prepared the branch, and makes room for another at work."""
-        self._free.release()
+        self._places.leave()
         self._kept[attempt] = session
 
     def keeper_of(self, attempt: AttemptId) -> Session | None:
@@ -139,8 +117,7 @@ class Pool:
 
     def rest(self, session: Session) -> None:
         """Nothing is open on it any more."""
-        if session.lost is None:
-            self._idle.append(session)
+        self._places.rest(session)
 
     # Ends and questions.
 

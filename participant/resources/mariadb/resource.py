@@ -32,11 +32,12 @@ import structlog
 from participant.resources import No, Plan, Prepared
 from participant.resources.mariadb import catalog, denials, opening, statements
 from participant.resources.mariadb.opening import FINISHED
-from participant.resources.mariadb.pool import Fenced, Pool, Unavailable
+from participant.resources.mariadb.pool import Fenced, Pool
 from participant.resources.mariadb.session import ANSWER_WITHIN_S, Address, Lost, NoAddress, Session, Unit, words
 from participant.resources.mariadb.statements import Unexplained, Work, literal
 from participant.resources.outside import ResourceRefused, Stray, Survey
 from participant.resources.server import planning
+from participant.resources.server.places import Unavailable
 from participant.resources.server.resource import ServerResource
 from troth import reasons
 from troth.messages import Mark

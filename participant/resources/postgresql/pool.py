@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from participant.resources.outside import ResourceRefused
 from participant.resources.postgresql.session import Lost, Query, Session, Unit, text
+from participant.resources.server.places import Places
 
 ENDERS = 8
 """Connections for ends: each carries out one end at a time, and the server forces several to disk at once."""
@@ -29,10 +30,6 @@ _SILENT_S = 10
 
 class Fenced(Exception):
     """Another process works for this identity now."""
-
-
-class Unavailable(Exception):
-    """No connection for work became free in time."""
 
 
 class Pool:
@@ -57,8 +54,7 @@ class Pool:
             tcp_user_timeout=_SILENT_S * 1000,
         )
         self._key = str(int.from_bytes(blake2b(identity.encode(), digest_size=8).digest(), signed=True))
-        self._free = asyncio.Semaphore(size)
-        self._idle: list[Session] = []
+        self._places: Places[Session] = Places(size, self._made)
         self._all: set[Session] = set()
         self._enders: list[Session | None] = [None] * ENDERS
         self._next = 0
@@ -78,22 +74,7 @@ class Pool:
 
     async def take(self, within_s: float) -> Session:
         """A connection for one branch, clean by the server's own word, to be given back. Raises Unavailable."""
-        try:
-            if self._free.locked():
-                async with asyncio.timeout(within_s):
-                    await self._free.acquire()
-            else:
-                await self._free.acquire()
-        except TimeoutError:
-            raise Unavailable(f"no connection became free within {within_s:g} s") from None
-        try:
-            while self._idle:
-                if (session := self._idle.pop()).lost is None:
-                    return session
-            return await self._made()
-        except BaseException:
-            self._free.release()
-            raise
+        return await self._places.take(within_s)
 
     def give_back(self, session: Session) -> None:
         """The branch is over, or prepared. What is not idle by the server's word is closed."""
@@ -103,10 +84,10 @@ class Pool:
             task.add_done_callback(self._resets.discard)
             return
         if session.idle:
-            self._idle.append(session)
+            self._places.rest(session)
         else:
             session.close()
-        self._free.release()
+        self._places.leave()
 
     async def ender(self) -> Session:
         """A connection for one unit that stands alone; others may use it at the same time."""
@@ -135,13 +116,13 @@ class Pool:
             if unit.failure is None and session.idle:
                 session.forget_statements()
                 session.used_freely = False
-                self._idle.append(session)
+                self._places.rest(session)
             else:
                 session.close()
         except Lost:
             pass
         finally:
-            self._free.release()
+            self._places.leave()
 
     async def _made(self) -> Session:
         """A new connection, under the keeper's lock."""

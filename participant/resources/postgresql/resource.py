@@ -22,10 +22,11 @@ import structlog
 from participant.resources import No, Plan, Prepared
 from participant.resources.outside import ResourceRefused, Stray, Survey
 from participant.resources.postgresql import catalog, denials, opening, statements
-from participant.resources.postgresql.pool import Fenced, Pool, Unavailable
+from participant.resources.postgresql.pool import Fenced, Pool
 from participant.resources.postgresql.session import Lost, Query, Session, Unit, text
 from participant.resources.postgresql.statements import Work
 from participant.resources.server import planning
+from participant.resources.server.places import Unavailable
 from participant.resources.server.resource import ServerResource
 from troth import reasons
 from troth.messages import Mark

@@ -29,8 +29,6 @@ _REAL_DIGITS_MAX = 15
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(?P<offset>Z|[+-]\d\d(:?\d\d)?)?", re.ASCII)
-
-
 _INTEGER = Kind.INTEGER  # before Python 3.12 a member is found by a slow path of the metaclass
 
 
