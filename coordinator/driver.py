@@ -61,7 +61,7 @@ from troth.driving.lane import (
 )
 from troth.driving.server import Server
 from troth.errors import TrothError
-from troth.log import LogRefused
+from troth.log import AT_ONCE_S, LAZY_S, LogRefused
 from troth.messages import ToCoordinator, ToParticipant
 from troth.v1 import participant_pb2, participant_pb2_grpc
 
@@ -176,7 +176,7 @@ class Driver(Engine[Event, Effect, Record, float]):
 
     def effects(self) -> Mapping[type, Callable[[Any], None]]:
         return {
-            Append: self.queue,
+            Append: self._append,
             Decide: self._decide,
             Undecide: self._undecide,
             LookUp: self._look_up,
@@ -205,6 +205,9 @@ class Driver(Engine[Event, Effect, Record, float]):
         await asyncio.wait({self._drained, self.failure}, timeout=DRAIN_S, return_when=asyncio.FIRST_COMPLETED)
 
     # Effects.
+
+    def _append(self, effect: Append) -> None:
+        self.queue(effect.n, effect.record, AT_ONCE_S if effect.forced else LAZY_S)
 
     def _decide(self, effect: Decide) -> None:
         self._register.decide(effect, self.feed)

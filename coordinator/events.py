@@ -289,7 +289,7 @@ Event = (
 
 
 class Append(NamedTuple):
-    """Queue this record; `forced` when something waits for it, so the writer flushes at once."""
+    """Queue this record; `forced` when something waits for it."""
 
     n: int
     record: Record

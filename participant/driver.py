@@ -20,6 +20,7 @@ import structlog
 from participant import service
 from participant.events import (
     Alarm,
+    Apply,
     AskCoordinator,
     AskPeer,
     Carry,
@@ -54,7 +55,7 @@ from troth.driving import wire
 from troth.driving.engine import Engine
 from troth.driving.lane import CHANNEL_OPTIONS, HELLO_TIMEOUT_S, PROTOCOL_VERSION, Outbox, until_first, write_out
 from troth.driving.server import Server
-from troth.log import LogRefused
+from troth.log import AT_ONCE_S, LAZY_S, LogRefused
 from troth.messages import ToCoordinator, ToParticipant
 from troth.v1 import coordinator_pb2, coordinator_pb2_grpc, participant_pb2, participant_pb2_grpc, types_pb2
 from troth.words import Answer
@@ -63,6 +64,10 @@ log = structlog.get_logger(__name__)
 
 ASK_TIMEOUT_S = 1.0
 """Until a single question is taken as not answered; the node asks again."""
+
+ACKNOWLEDGE_WITHIN_S = 0.005
+"""How long a commit, and with it its acknowledgement, waits for the vote of another branch to go with: nothing but the
+coordinator's memory of the transaction hangs on it."""
 
 FAILPOINTS = failpoints.points(
     "participant",
@@ -210,7 +215,8 @@ class Driver(Engine[Event, Effect, Job, Tried | Denied]):
                 lane.questions = effect.questions
 
     def _write(self, effect: Write) -> None:
-        self.queue(effect)
+        forced_s = ACKNOWLEDGE_WITHIN_S if isinstance(effect.job, Apply) else AT_ONCE_S
+        self.queue(effect.n, effect.job, forced_s if effect.forced else LAZY_S)
         if self._outside is not None and isinstance(effect.job, Forget):
             self.own(self._outside.forget(effect.job))
 

@@ -281,7 +281,7 @@ class Hello(NamedTuple):
 
 
 class Write(NamedTuple):
-    """Queue this job; `forced` when something waits for it, so the writer flushes at once."""
+    """Queue this job; `forced` when something waits for it."""
 
     n: int
     job: Job

@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from coordinator.driver import OwedToUnknown
 from coordinator.events import Committed, Owed
 from coordinator.log import DecisionLog
+from participant import driver as participant_driver
 from tests.driving import (
     Cluster,
     add,
@@ -91,6 +92,30 @@ def test_a_commit_is_applied_everywhere_and_an_abort_nowhere(tmp_path: Path) -> 
             seen = await c.commands.Submit(submission({"p1": [read("alice")], "p2": [read("bob", 1)]}))
             assert seen.outcome == Outcome.COMMITTED, seen
             assert [row.values[1].value.integer for row in sorted(seen.rows, key=lambda r: r.position)] == [70, 30]
+
+    run(work())
+
+
+def test_an_acknowledgement_goes_with_the_next_vote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both records are one flush then. Nothing waits for it: the client has been answered, the locks are let go."""
+    monkeypatch.setattr(participant_driver, "ACKNOWLEDGE_WITHIN_S", 1000.0)
+
+    async def work() -> None:
+        async with cluster(tmp_path) as c:
+            first = submission({"p1": [insert("alice", 100)], "p2": [insert("bob", 0)]}, id="first")
+            assert (await c.commands.Submit(first)).outcome == Outcome.COMMITTED
+            applied = asyncio.create_task(_applied(c, "first"))
+            await asyncio.sleep(0.1)
+            assert not applied.done()
+            second = submission({"p1": [add("alice", -30)], "p2": [add("bob", 30)]})
+            assert (await c.commands.Submit(second)).outcome == Outcome.COMMITTED
+            await applied
+
+    async def _applied(c: Cluster, id: str) -> None:
+        async def ended() -> bool:
+            return bool((await c.queries.Get(coordinator_pb2.GetRequest(id=id))).ended_at)
+
+        await until(ended)
 
     run(work())
 

@@ -16,7 +16,7 @@ from coordinator.events import Decide, Decided
 from coordinator.registers import DecisionRegister, EmbeddedRegister
 from troth.driving.engine import ALARMS_KEPT, Engine
 from troth.driving.lane import Outbox, until_first, write_out
-from troth.log import LogFailed, LogFile
+from troth.log import AT_ONCE_S, LogFailed, LogFile
 from troth.words import Now, Outcome
 
 SCHEMA = "CREATE TABLE troth_notes (n INTEGER PRIMARY KEY, text TEXT);"
@@ -87,7 +87,7 @@ class Scripted(Engine[Any, Any, str, str]):
 
     def effects(self) -> Mapping[type, Callable[[Any], None]]:
         return {
-            Put: lambda effect: self.queue((effect.n, effect.job, True)),
+            Put: lambda effect: self.queue(effect.n, effect.job, AT_ONCE_S),
             Bring: lambda effect: self.feed(effect.event),
             Wake: lambda effect: self.wake_at(effect.at),
             Reply: lambda effect: self.reply(effect.caller, effect.value),

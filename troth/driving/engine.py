@@ -81,7 +81,7 @@ class Engine(ABC, Generic[E, F, J, R]):
         self._events: deque[E] = deque()
         self._brought_about: list[E] = []
         self._stepping = False
-        self._jobs: list[tuple[int, J, bool]] = []
+        self._jobs: list[tuple[int, J, float]] = []
         self._flushes: deque[tuple[int, list[tuple[int, R]]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._callers = itertools.count(1)
@@ -184,10 +184,10 @@ class Engine(ABC, Generic[E, F, J, R]):
 
     # The writer.
 
-    def queue(self, job: tuple[int, J, bool]) -> None:
-        """Puts a job (number, job, forced) behind all others; it reaches the writer at the latest when the present feed
-        is done."""
-        self._jobs.append(job)
+    def queue(self, n: int, job: J, within_s: float) -> None:
+        """Puts a job behind all others, to be flushed within so many seconds; it reaches the writer at the latest when
+        the present feed is done."""
+        self._jobs.append((n, job, within_s))
 
     def hand_over(self) -> None:
         """Gives the writer what was queued."""

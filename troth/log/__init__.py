@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from troth.log.file import FORMAT, LogFailed, LogFile, LogHeld, LogRefused, Role, run_script
 from troth.log.restore import Restored, restore
-from troth.log.writer import LogWriter
+from troth.log.writer import AT_ONCE_S, LAZY_S, LogWriter
 
 __all__ = [
+    "AT_ONCE_S",
     "FORMAT",
+    "LAZY_S",
     "LogFailed",
     "LogFile",
     "LogHeld",

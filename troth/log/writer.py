@@ -1,8 +1,9 @@
 """The one thread that writes a log: group commit (DESIGN section 4).
 
 The thread takes everything that is queued, writes it in one SQLite transaction, commits with one fdatasync, and only
-then says how far the log is durable. The queue is in order: a job, lazy or forced, is durable no later than any job put
-after it. What fails is unknown, not undone: the thread then stops for good and says nothing about what it held.
+then says how far the log is durable. The queue is in order: a job, however long it may wait for a flush, is durable no
+later than any job put after it. What fails is unknown, not undone: the thread then stops for good and says nothing
+about what it held.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ from troth.log.file import LogFailed, LogFile, error_code, failure
 J = TypeVar("J")
 R = TypeVar("R")
 T = TypeVar("T")
+
+AT_ONCE_S = 0.0
+"""Within this a forced job is to be flushed: somebody waits for it."""
+
+LAZY_S = 0.05
+"""Within this a lazy job is: nobody waits for it, so it mostly rides on the flush of another."""
 
 CLOSE_WAIT_S = 3.0
 """How long a writer that is being closed waits for another program's write transaction."""
@@ -73,25 +80,18 @@ class LogWriter(Generic[J, R]):
         *,
         on_flushed: Callable[[int, list[tuple[int, R]]], None],
         on_failure: Callable[[BaseException], None],
-        lazy_flush_s: float = 0.05,
         wal_bytes: int = WAL_BYTES,
     ) -> None:
         self._file = file
         self._write = write
         self._on_flushed = on_flushed
         self._on_failure = on_failure
-        self._lazy_flush_s = lazy_flush_s
         self._changed = threading.Condition()
         self._queue: _Batch[J] = _Batch()
-        self._urgent = False
-        self._lazy_at: float | None = None
-        """When the oldest lazy job goes even if no forced one comes; monotonic."""
+        self._due = math.inf
+        """When what is queued is to be flushed at the latest; monotonic."""
         self._closing = False
         self._failed: BaseException | None = None
-        self.forced = 0
-        """Jobs put as forced."""
-        self.lazy = 0
-        """Jobs put as lazy."""
         self.flushes = 0
         """Commits that changed something: one fdatasync each."""
         self._checkpointer = Checkpointer(file, self._stop_for, wal_bytes)
@@ -107,24 +107,18 @@ class LogWriter(Generic[J, R]):
         self._checkpointer.start()
         self._thread.start()
 
-    def put(self, n: int, job: J, forced: bool) -> None:
+    def put(self, n: int, job: J, within_s: float) -> None:
         """Queues one job. Never blocks on the disk."""
-        self.put_many(((n, job, forced),))
+        self.put_many(((n, job, within_s),))
 
-    def put_many(self, jobs: Sequence[tuple[int, J, bool]]) -> None:
-        """Queues jobs in order. A lazy one rides on the next flush, or goes after `lazy_flush_s`."""
+    def put_many(self, jobs: Sequence[tuple[int, J, float]]) -> None:
+        """Queues jobs in order, each to be flushed within so many seconds, and earlier when a flush comes by."""
         with self._changed:
-            forced = 0
-            for n, job, is_forced in jobs:
+            soonest = math.inf
+            for n, job, within_s in jobs:
                 self._queue.jobs.append((n, job))
-                forced += is_forced
-            self.forced += forced
-            self.lazy += len(jobs) - forced
-            if forced:
-                self._hurry()
-            elif jobs and self._lazy_at is None:
-                self._lazy_at = time.monotonic() + self._lazy_flush_s
-                self._changed.notify()
+                soonest = min(soonest, within_s)
+            self._flush_within(soonest)
 
     def call(self, function: Callable[[sqlite3.Connection], T]) -> Future[T]:
         """Runs `function` in the writer thread behind everything put so far, in a savepoint of the same transaction;
@@ -136,7 +130,7 @@ class LogWriter(Generic[J, R]):
                 future.set_exception(self._failed or LogFailed(f"{self._file.path}: the log is closed"))
                 return future
             self._queue.calls.append(_Call(function, future))
-            self._hurry()
+            self._flush_within(AT_ONCE_S)
         return future
 
     def note_seen(self, identity: str, number: int) -> None:
@@ -153,9 +147,10 @@ class LogWriter(Generic[J, R]):
         self._thread.join()
         self._checkpointer.close()
 
-    def _hurry(self) -> None:
-        if not self._urgent:
-            self._urgent = True
+    def _flush_within(self, seconds: float) -> None:
+        due = time.monotonic() + seconds
+        if due < self._due:
+            self._due = due
             self._changed.notify()
 
     def _run(self) -> None:
@@ -169,17 +164,12 @@ class LogWriter(Generic[J, R]):
     def _take(self) -> _Batch[J] | None:
         """Waits until something must be written and takes all of it; None when closing and nothing is left."""
         with self._changed:
-            while not self._urgent:
-                if self._closing:
-                    break
-                wait_s = None if self._lazy_at is None else self._lazy_at - time.monotonic()
-                if wait_s is not None and wait_s <= 0:
-                    break
-                self._changed.wait(wait_s)
+            while not self._closing and (wait_s := self._due - time.monotonic()) > 0:
+                self._changed.wait(None if wait_s == math.inf else wait_s)
             if self._failed is not None:
                 raise self._failed
             batch, self._queue = self._queue, _Batch()
-            self._urgent, self._lazy_at = False, None
+            self._due = math.inf
         return batch if batch.jobs or batch.calls else None
 
     def _flush(self, batch: _Batch[J]) -> None:
@@ -241,7 +231,7 @@ class LogWriter(Generic[J, R]):
         """The checkpointer failed: the writer stops too."""
         with self._changed:
             self._failed = self._explained(error)
-            self._hurry()
+            self._flush_within(AT_ONCE_S)
 
     def _explained(self, error: BaseException) -> BaseException:
         if isinstance(error, LogFailed):

@@ -142,8 +142,7 @@ def serve(serving: Callable[[Ready], Coroutine[Any, Any, None]], exits: Mapping[
     standard error; any other is logged with its traceback."""
     gc.set_threshold(*GC_THRESHOLDS)
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_until_signalled(serving(_announce)))
+        asyncio.run(_until_signalled(serving(_announce)))
     except tuple(exits) as error:
         # No log line for this: standard error is the log, and once is enough.
         print(f"troth: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
@@ -180,11 +179,3 @@ def _announce(address: str) -> None:
     gc.freeze()  # what was made or found until now stays for long: not to be looked through again and again
     print(f"{SERVING}{address}", flush=True)
     log.info("serving", address=address)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None  # asyncio's own loop: slower, nothing else
-    return uvloop.new_event_loop
