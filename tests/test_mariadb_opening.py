@@ -53,7 +53,7 @@ async def refusal(dsn: str) -> str:
 def test_whatever_the_driver_raises_when_a_connection_breaks_while_it_is_made_is_a_lost_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As asyncmy did under another event loop: a RuntimeError. It ended a participant that was to roll back."""
+    """As asyncmy under uvloop: RuntimeError, no error of its own. It ended a participant that was to roll back."""
 
     async def connect(**_: Any) -> None:
         raise RuntimeError("Transport does not expose socket instance")

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 import structlog
+import uvloop
 
 from troth import failpoints
 from troth.driving.server import CannotListen
@@ -142,7 +143,7 @@ def serve(serving: Callable[[Ready], Coroutine[Any, Any, None]], exits: Mapping[
     standard error; any other is logged with its traceback."""
     gc.set_threshold(*GC_THRESHOLDS)
     try:
-        asyncio.run(_until_signalled(serving(_announce)))
+        uvloop.run(_until_signalled(serving(_announce)))
     except tuple(exits) as error:
         # No log line for this: standard error is the log, and once is enough.
         print(f"troth: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
