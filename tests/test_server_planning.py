@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from participant.resources import Lock, Mode, No
-from participant.resources.server.catalog import Catalog, Column, Kind, Refused, Table
+from participant.resources.catalog import Refused
+from participant.resources.server.catalog import Catalog, Table
+from participant.resources.server.columns import Column, Kind
 from participant.resources.server.planning import plan, target_of
 from participant.resources.server.steps import Add, Sql, Upsert
 from tests.sqlite_tools import add, check, delete, encode, insert, keys, read, update, upsert

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from participant.resources import INTEGER_MAX, INTEGER_MIN
-from participant.resources.conversion import Kind, SqlValue
+from participant.resources.conversion import Kind, SqlValue, to_sql, to_value
 from participant.resources.ddl import fold
+from troth.v1.types_pb2 import Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,14 @@ class Column:
     generated: bool = False
     low: int = INTEGER_MIN
     high: int = INTEGER_MAX
+
+    def to_sql(self, value: Value) -> SqlValue:
+        """`value` as the column stores it. Raises Unfit."""
+        return to_sql(value, self.kind)
+
+    def to_value(self, raw: SqlValue) -> Value:
+        """What was found in the column, as the wire has it."""
+        return to_value(raw, self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,6 @@ class Table:
     """By declared name, in the table's order."""
     key: tuple[Column, ...]
     """The primary key, in its own order."""
-    key_kinds: tuple[Kind, ...]
     uniques: tuple[UniqueIndex, ...]
     foreign_keys: tuple[ForeignKey, ...]
     add_exclusive: bool
@@ -92,3 +100,6 @@ class Catalog:
     def table(self, name: str) -> Table | None:
         """The served table of that name, in any case of ASCII letters."""
         return self.served.get(name) or self.served.get(fold(name))
+
+    def why_refused(self, name: str) -> Refused | None:
+        return self.refused.get(fold(name))

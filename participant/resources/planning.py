@@ -13,18 +13,17 @@ it inserts, what was there if it updates; only when it names no column of an ind
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
-
-from google.protobuf.message import DecodeError
+from typing import NamedTuple
 
 from participant.resources import Add, Lock, LockName, Mode, No, Plan
 from participant.resources import statements as sql_of
 from participant.resources.catalog import Catalog, Column, ForeignKey, Table
-from participant.resources.conversion import Kind, SqlValue, Unfit, fit, to_sql
+from participant.resources.conversion import Kind, SqlValue, Unfit, fit
 from participant.resources.ddl import fold
 from participant.resources.steps import Change, Check, EscrowAdd, ExclusiveAdd, Read, Step, Target, Write
+from participant.resources.targets import column_of, decoded, fitted, named, named_to_update, required, target_of
 from troth import reasons
 from troth.v1 import types_pb2
 from troth.v1.types_pb2 import Code
@@ -101,75 +100,14 @@ class _Branch:
 
 def plan(catalog: Catalog, operations: bytes) -> Plan:
     """The plan of an encoded `Operations`. Raises No when it cannot be run whatever the data."""
-    try:
-        decoded = types_pb2.Operations.FromString(operations).operations
-    except DecodeError as error:
-        raise No(reasons.reason(Code.CODE_BAD_REQUEST, "the operations cannot be decoded")) from error
-    if not decoded:
-        raise No(reasons.reason(Code.CODE_BAD_OPERATION, "a branch needs at least one operation"))
     branch = _Branch(catalog)
-    for operation in decoded:
+    for operation in decoded(operations):
         _operation(branch, operation)
     locks, steps = branch.locks, tuple(branch.steps)
     if locks.mixed:
         steps = tuple([_settle(step, locks) if type(step) is EscrowAdd else step for step in steps])
     changes = tuple([step for step in steps if not isinstance(step, _LOOKS)])
     return Plan(locks.all(), Work(steps, changes, set(map(type, changes)) <= _LOOKING_CHANGES), not changes)
-
-
-def target_of(catalog: Catalog, position: int, name: str, key: Sequence[types_pb2.Value]) -> Target:
-    """The row that a table's name and key values mean. Raises No."""
-    table = catalog.table(name)
-    if table is None:
-        raise _no_table(catalog, position, name, list(key))
-    values, kinds = key[:], table.key_kinds
-    try:
-        parts = tuple(map(to_sql, values, kinds))
-    except Unfit:
-        parts = ()
-    if len(values) != len(kinds) or len(parts) != len(kinds) or None in parts:
-        raise _why_no_key(table, position, key)
-    return Target(position, table, parts, ("row", table.name, *parts))
-
-
-def _why_no_key(table: Table, position: int, key: Sequence[types_pb2.Value]) -> No:
-    """What is wrong with the first value of a key that is none of this table."""
-    if len(key) != len(table.key):
-        names = ", ".join(column.name for column in table.key)
-        message = f"the key of {table.name} is ({names}): {len(key)} values were given"
-        return _bad_key(table, position, key, Code.CODE_BAD_KEY, message)
-    for column, value in zip(table.key, key, strict=True):
-        try:
-            part = to_sql(value, column.kind)
-        except Unfit as error:
-            message = f"key column {column.name}: {error}"
-            return _bad_key(table, position, key, Code.CODE_WRONG_TYPE, message, column.name, found=value)
-        if part is None:
-            message = f"key column {column.name} may not be NULL"
-            return _bad_key(table, position, key, Code.CODE_BAD_KEY, message, column.name)
-    raise AssertionError(f"nothing is wrong with this key of {table.name}")
-
-
-def _bad_key(
-    table: Table,
-    position: int,
-    key: Iterable[types_pb2.Value],
-    code: Code,
-    message: str,
-    column: str = "",
-    **found: types_pb2.Value,
-) -> No:
-    fields: dict[str, Any] = {"table": table.name, "key": list(key), "column": column, **found}
-    return No(reasons.reason(code, message, operation=position, **fields))
-
-
-def _no_table(catalog: Catalog, position: int, name: str, key: list[types_pb2.Value]) -> No:
-    refused = catalog.refused.get(fold(name))
-    if refused is None:
-        code, message = Code.CODE_NO_SUCH_TABLE, f"there is no table {name}"
-    else:
-        code, message = Code.CODE_TABLE_NOT_SERVED, f"table {refused.name} cannot be served: {refused.why}"
-    return No(reasons.reason(code, message, operation=position, table=name, key=key))
 
 
 _ELSEWHERE = {
@@ -189,9 +127,9 @@ def _operation(branch: _Branch, operation: types_pb2.Operation) -> None:
 
 
 def _insert(branch: _Branch, target: Target, operation: types_pb2.Operation) -> None:
-    named = _named(target, operation.insert.values)
+    values = named(target, operation.insert.values)
     branch.locks.want(target.name, Mode.EXCLUSIVE)
-    table, columns = target.table, {**_key_named(target), **named}
+    table, columns = target.table, {**target.named(), **values}
     complete = {**_defaults(table), **columns} if table.uniques or table.foreign_keys else columns
     for index in table.uniques:
         _lock_unique(branch, index.name, [complete[name] for name in index.columns])
@@ -201,39 +139,37 @@ def _insert(branch: _Branch, target: Target, operation: types_pb2.Operation) -> 
 
 
 def _update(branch: _Branch, target: Target, operation: types_pb2.Operation) -> None:
-    named = _named(target, operation.update.values)
+    values = named_to_update(target, operation.update.values)
     branch.locks.want(target.name, Mode.EXCLUSIVE)
     table = target.table
-    if not named:
-        raise target.no(Code.CODE_BAD_OPERATION, "an update needs a column that is not of the key")
-    known = {**_key_named(target), **named}
+    known = {**target.named(), **values}
     for index in table.uniques:
-        if named.keys() & set(index.columns):
+        if values.keys() & set(index.columns):
             _lock_known_part(branch, index.name, index.columns, known)
     parents = []
     for key in table.foreign_keys:
-        if named.keys() & set(key.columns):
+        if values.keys() & set(key.columns):
             _require_whole(target, key, known)
             parents.append(_lock_parent(branch, target, key, known))
-    sql = sql_of.update(table, tuple(named))
-    branch.steps.append(_write(target, sql, (*named.values(), *target.key), (1,), named, parents))
+    sql = sql_of.update(table, tuple(values))
+    branch.steps.append(_write(target, sql, (*values.values(), *target.key), (1,), values, parents))
 
 
 def _upsert(branch: _Branch, target: Target, operation: types_pb2.Operation) -> None:
-    named = _named(target, operation.upsert.values)
+    values = named(target, operation.upsert.values)
     branch.locks.want(target.name, Mode.EXCLUSIVE)
-    table, columns = target.table, {**_key_named(target), **named}
+    table, columns = target.table, {**target.named(), **values}
     complete = {**_defaults(table), **columns} if table.uniques or table.foreign_keys else columns
     for index in table.uniques:
-        names_some = bool(named.keys() & set(index.columns))
+        names_some = bool(values.keys() & set(index.columns))
         _lock_known_part(branch, index.name, index.columns, columns if names_some else complete)
     parents = []
     for key in table.foreign_keys:
-        if named.keys() & set(key.columns):
+        if values.keys() & set(key.columns):
             _require_whole(target, key, columns)
         parents.append(_lock_parent(branch, target, key, complete))
-    sql = sql_of.upsert(table, tuple(columns), tuple(named))
-    counts = (1,) if named else (0, 1)
+    sql = sql_of.upsert(table, tuple(columns), tuple(values))
+    counts = (1,) if values else (0, 1)
     branch.steps.append(_write(target, sql, tuple(columns.values()), counts, columns, parents))
 
 
@@ -255,7 +191,7 @@ def _delete(branch: _Branch, target: Target, operation: types_pb2.Operation) -> 
 
 def _add(branch: _Branch, target: Target, operation: types_pb2.Operation) -> None:
     add = operation.add
-    column = _column(target, add.column)
+    column = column_of(target, add.column)
     rule = _rule_of(target.table, column.name)
     if rule.code is not None:
         raise target.no(rule.code, rule.why, column.name)
@@ -311,7 +247,7 @@ def _settle(add: EscrowAdd, locks: Locks) -> Step:
 
 
 def _number(target: Target, column: Column, value: types_pb2.Value) -> int | float:
-    number = _fitted(target, column, value)
+    number = fitted(target, column, column.to_sql, value)
     if not isinstance(number, _NUMBERS):
         raise target.no(Code.CODE_WRONG_TYPE, f"column {column.name}: a number is needed", column.name)
     return number
@@ -323,57 +259,8 @@ def _read(branch: _Branch, target: Target, operation: types_pb2.Operation) -> No
 
 
 def _check(branch: _Branch, target: Target, operation: types_pb2.Operation) -> None:
-    check = operation.check
     branch.locks.want(target.name, Mode.SHARED)
-    sign = check.WhichOneof("requirement")
-    if sign is None or (sign == "exists") == bool(check.column):
-        message = "a check needs a column and a value, or exists"
-        raise target.no(Code.CODE_BAD_OPERATION, message, check.column)
-    if sign == "exists":
-        branch.steps.append(Check(target, None, sign, check.exists))
-        return
-    column = _column(target, check.column, to_set=False)
-    value: types_pb2.Value = getattr(check, sign)
-    if sign != "equals" and value.WhichOneof("kind") == "null":
-        raise target.no(Code.CODE_BAD_OPERATION, f"nothing is {sign.replace('_', ' ')} NULL", column.name)
-    branch.steps.append(Check(target, column, sign, _fitted(target, column, value)))
-
-
-def _named(target: Target, values: Sequence[types_pb2.Column]) -> Named:
-    """The columns named by an operation, converted, without those of the key, which must agree."""
-    named: Named = {}
-    key = _key_named(target)
-    for each in values[:]:
-        column = _column(target, each.name)
-        if column.name in named:
-            raise target.no(Code.CODE_BAD_OPERATION, f"column {column.name} is named twice", column.name)
-        raw = _fitted(target, column, each.value)
-        if column.name in key and key[column.name] != raw:
-            raise target.no(Code.CODE_BAD_KEY, f"column {column.name} disagrees with the key", column.name)
-        if raw is None and not column.nullable:
-            raise target.no(Code.CODE_NOT_NULL, f"column {column.name} may not be NULL", column.name)
-        named[column.name] = raw
-    return {name: raw for name, raw in named.items() if name not in key}
-
-
-def _column(target: Target, name: str, *, to_set: bool = True) -> Column:
-    column = target.table.column(name)
-    if column is None:
-        raise target.no(Code.CODE_NO_SUCH_COLUMN, f"table {target.table.name} has no column {name}", name)
-    if to_set and column.generated:
-        raise target.no(Code.CODE_BAD_OPERATION, f"column {column.name} is generated", column.name)
-    return column
-
-
-def _fitted(target: Target, column: Column, value: types_pb2.Value) -> SqlValue:
-    try:
-        return to_sql(value, column.kind)
-    except Unfit as error:
-        raise target.no(Code.CODE_WRONG_TYPE, f"column {column.name}: {error}", column.name, found=value) from error
-
-
-def _key_named(target: Target) -> Named:
-    return {column.name: raw for column, raw in zip(target.table.key, target.key, strict=True)}
+    branch.steps.append(Check(target, *required(target, operation.check)))
 
 
 def _defaults(table: Table) -> Named:

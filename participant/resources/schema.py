@@ -313,6 +313,5 @@ def _spread(drafts: dict[str, _Draft]) -> None:
 def _table(draft: _Draft) -> Table:
     columns = {column.name: column for column in draft.columns}
     key = tuple(columns[name] for name in draft.key)
-    kinds = tuple(column.kind for column in key)
     uniques, foreign_keys = tuple(draft.uniques), tuple(draft.foreign_keys)
-    return Table(draft.name, columns, key, kinds, uniques, foreign_keys, draft.add_exclusive)
+    return Table(draft.name, columns, key, uniques, foreign_keys, draft.add_exclusive)

@@ -20,6 +20,7 @@ from participant.resources import describe as descriptions
 from participant.resources.planning import Work
 from participant.resources.schema import load
 from participant.resources.steps import ApplyFailed, EscrowAdd, Run, present, read_row
+from participant.resources.targets import target_of
 from troth.v1 import participant_pb2, types_pb2
 from troth.words import AttemptId
 
@@ -125,7 +126,7 @@ class SQLiteResource(Resource):
 
     def read_row(self, connection: sqlite3.Connection, table: str, key: Sequence[types_pb2.Value]) -> types_pb2.Row:
         """One row as applied now, read on `connection` (the log's own, or another one to the same file). Raises No."""
-        target = planning.target_of(self._catalog, 0, table, key)
+        target = target_of(self._catalog, 0, table, key)
         row = read_row(connection.cursor(), target)
         row.participant = self._participant
         return row

@@ -13,63 +13,23 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
-from participant.resources import INTEGER_MAX, INTEGER_MIN, ROWS_BYTES_MAX, LockName, No
+from participant.resources import INTEGER_MAX, INTEGER_MIN, ROWS_BYTES_MAX, LockName, No, targets
 from participant.resources import statements as sql_of
 from participant.resources.catalog import Column, ForeignKey, Table
-from participant.resources.conversion import Kind, SqlValue, to_value
-from troth import reasons
+from participant.resources.conversion import Kind, SqlValue
 from troth.v1 import types_pb2
-from troth.v1.types_pb2 import Code, Value
-from troth.values import value_text
+from troth.v1.types_pb2 import Code
 
 _CONSTRAINT_DATATYPE = 19 | 12 << 8
 """SQLITE_CONSTRAINT_DATATYPE, which Python 3.11 has no name for: a generated column of a STRICT table whose expression
 gives another type. What operations name was converted before."""
 
 
-_SIGNS = {"equals": "", "at_least": "at least ", "at_most": "at most "}
+Target = targets.Target[Table]
 
 
 class ApplyFailed(Exception):
     """A prepared branch could not be applied. That must not happen: an alarm that stops the process."""
-
-
-class Target(NamedTuple):
-    """The row an operation is about."""
-
-    position: int
-    table: Table
-    key: tuple[SqlValue, ...]
-    name: LockName
-
-    def no(
-        self, code: Code, message: str, column: str = "", required: Value | None = None, found: Value | None = None
-    ) -> No:
-        """A NO about this row, with what is known of it and nothing of any other."""
-        fields: dict[str, Value] = {}
-        if required is not None:
-            fields["required"] = required
-        if found is not None:
-            fields["found"] = found
-        return No(
-            reasons.reason(
-                code,
-                message,
-                operation=self.position,
-                table=self.table.name,
-                key=self.values(),
-                column=column,
-                **fields,
-            )
-        )
-
-    def values(self) -> list[Value]:
-        """The key as the wire shows it."""
-        return [to_value(raw, column.kind) for raw, column in zip(self.key, self.table.key, strict=True)]
-
-    def label(self) -> str:
-        """The row as people write it."""
-        return "/".join([self.table.name, *(str(part).replace("%", "%25").replace("/", "%2F") for part in self.key)])
 
 
 @dataclass(slots=True)
@@ -119,7 +79,7 @@ class Write(NamedTuple):
         except sqlite3.IntegrityError as error:
             raise _denied(run.cursor, error, self) from error
         if run.cursor.rowcount not in self.counts:
-            raise self.target.no(Code.CODE_ROW_MISSING, f"there is no {self.target.label()}")
+            raise self.target.missing()
 
     def apply(self, cursor: sqlite3.Cursor) -> None:
         cursor.execute(self.sql, self.parameters)
@@ -190,37 +150,21 @@ class ExclusiveAdd(NamedTuple):
         return _outside(target, self.column, before, before + self.by, self.low, self.high)
 
 
-class Check(NamedTuple):
-    """A `check`: of the row's presence (`column` None), or of a column."""
+class Check(targets.Check[Column]):
+    """A `check`: of the row's presence, or of a column."""
 
-    target: Target
-    column: Column | None
-    sign: str
-    """"equals", "at_least", "at_most" or "exists"."""
-    wanted: SqlValue
+    __slots__ = ()
 
     def attempt(self, run: Run) -> None:
         names = (self.column.name,) if self.column else ()
         row = look(run.cursor, self.target, names)
         if self.column is None:
-            self._check_presence(row is not None)
+            if (row is not None) != self.wanted:
+                raise self.denied_presence()
         elif row is None:
-            raise self.target.no(Code.CODE_CHECK_FAILED, f"there is no {self.target.label()}", self.column.name)
-        else:
-            self._check_column(self.column, row[0])
-
-    def _check_presence(self, is_present: bool) -> None:
-        if is_present != self.wanted:
-            message = f"{self.target.label()} is {'there' if is_present else 'not there'}"
-            required, found = Value(boolean=bool(self.wanted)), Value(boolean=is_present)
-            raise self.target.no(Code.CODE_CHECK_FAILED, message, "", required, found)
-
-    def _check_column(self, column: Column, raw: SqlValue) -> None:
-        if not _holds(self.sign, raw, self.wanted):
-            required, found = to_value(self.wanted, column.kind), to_value(raw, column.kind)
-            wanted, held = value_text(required), value_text(found)
-            message = f"column {column.name} of {self.target.label()} is {held}, not {_SIGNS[self.sign]}{wanted}"
-            raise self.target.no(Code.CODE_CHECK_FAILED, message, column.name, required, found)
+            raise self.denied_missing()
+        elif not _holds(self.sign, row[0], self.wanted):
+            raise self.denied(row[0])
 
 
 class Read(NamedTuple):
@@ -243,14 +187,7 @@ Change = Write | EscrowAdd | ExclusiveAdd
 
 def read_row(cursor: sqlite3.Cursor, target: Target) -> types_pb2.Row:
     """The row as it is now, every column in the table's order."""
-    columns = target.table.columns
-    found = look(cursor, target, tuple(columns))
-    row = types_pb2.Row(
-        position=target.position, table=target.table.name, key=target.values(), present=found is not None
-    )
-    for column, raw in zip(columns.values(), found or (), strict=found is not None):
-        row.values.add(name=column.name, value=to_value(raw, column.kind))
-    return row
+    return target.row(look(cursor, target, tuple(target.table.columns)))
 
 
 def present(cursor: sqlite3.Cursor, target: Target, column: Column) -> int:
@@ -263,13 +200,13 @@ def present(cursor: sqlite3.Cursor, target: Target, column: Column) -> int:
 def _number(cursor: sqlite3.Cursor, target: Target, column: Column) -> int | float:
     row = look(cursor, target, (column.name,))
     if row is None:
-        raise target.no(Code.CODE_ROW_MISSING, f"there is no {target.label()}")
+        raise target.missing()
     if row[0] is None:
         raise target.no(Code.CODE_ADD_ON_NULL, f"column {column.name} of {target.label()} is NULL", column.name)
     wanted = int if column.kind is Kind.INTEGER else float
     if not isinstance(row[0], wanted):
         message = f"column {column.name} of {target.label()} does not hold its declared type"
-        raise target.no(Code.CODE_WRONG_TYPE, message, column.name, found=to_value(row[0], column.kind))
+        raise target.no(Code.CODE_WRONG_TYPE, message, column.name, found=column.to_value(row[0]))
     return row[0]
 
 
@@ -290,7 +227,7 @@ def _outside(
     bound = low if below else high
     message = f"column {column.name} of {target.label()} would be {after}, {'below' if below else 'above'} {bound}"
     code = Code.CODE_BELOW_MIN if below else Code.CODE_ABOVE_MAX
-    return target.no(code, message, column.name, to_value(bound, column.kind), to_value(before, column.kind))
+    return target.no(code, message, column.name, column.to_value(bound), column.to_value(before))
 
 
 def _denied(cursor: sqlite3.Cursor, error: sqlite3.IntegrityError, write: Write) -> No:
@@ -298,7 +235,7 @@ def _denied(cursor: sqlite3.Cursor, error: sqlite3.IntegrityError, write: Write)
     target, label = write.target, write.target.label()
     match error.sqlite_errorname:
         case "SQLITE_CONSTRAINT_PRIMARYKEY" | "SQLITE_CONSTRAINT_ROWID":
-            return target.no(Code.CODE_ROW_EXISTS, f"{label} is there already")
+            return target.there()
         case "SQLITE_CONSTRAINT_UNIQUE":
             return _not_unique(write, error)
         case "SQLITE_CONSTRAINT_NOTNULL":
@@ -322,7 +259,7 @@ def _not_unique(write: Write, error: sqlite3.IntegrityError) -> No:
             found = None
             if len(index.columns) == 1 and index.columns[0] in values:
                 column = table.columns[index.columns[0]]
-                found = to_value(values[column.name], column.kind)
+                found = column.to_value(values[column.name])
             names = ", ".join(index.columns)
             message = f"another row of {table.name} holds the value of {names}"
             return write.target.no(Code.CODE_UNIQUE, message, names, found=found)

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 from participant.resources.catalog import Refused
 from participant.resources.mariadb.session import Lost, Session
 from participant.resources.mariadb.statements import quote
-from participant.resources.server.catalog import KEYS, Catalog, Column, Kind, Table
+from participant.resources.server.catalog import Catalog, Table
+from participant.resources.server.columns import KEYS, Column, Kind
 
 OWN_PREFIX = "troth_"
 

@@ -39,6 +39,7 @@ from participant.resources.outside import ResourceRefused, Stray, Survey
 from participant.resources.server import planning
 from participant.resources.server.places import Unavailable
 from participant.resources.server.resource import ServerResource
+from participant.resources.targets import target_of
 from troth import reasons
 from troth.messages import Mark
 from troth.v1 import participant_pb2, types_pb2
@@ -243,7 +244,7 @@ class MariaDBResource(ServerResource):
             raise ServerFailed(unit.failure.message)
 
     async def read_row(self, table: str, key: Sequence[types_pb2.Value]) -> types_pb2.Row:
-        target = planning.target_of(self._database.catalog, 0, table, key)
+        target = target_of(self._database.catalog, 0, table, key)
         async with self._working() as working:
             try:
                 unit = await working.session.ask(statements.read(target), within_s=ANSWER_WITHIN_S)

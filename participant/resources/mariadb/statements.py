@@ -23,8 +23,8 @@ from asyncmy.constants import FIELD_TYPE
 
 from participant.resources import ROWS_BYTES_MAX, No
 from participant.resources.mariadb.session import PACKET_OVERHEAD, Result
-from participant.resources.server.catalog import Column, Kind, Table
-from participant.resources.server.conversion import SqlValue, to_value
+from participant.resources.server.catalog import Table
+from participant.resources.server.columns import Column, Kind, SqlValue
 from participant.resources.server.marks import marked
 from participant.resources.server.steps import (
     Add,
@@ -370,7 +370,7 @@ def _own_rows(step: Sql, result: Result) -> Iterable[types_pb2.Row]:
         raise step.no(Code.CODE_BAD_OPERATION, "the statement brings no rows, but is said to be read-only")
     for row in result.rows:
         fields = zip(result.columns, row, strict=True)
-        yield step.row({name: to_value(_by_type(kind, raw), _ANY) for (name, kind), raw in fields})
+        yield step.row({name: _ANY.to_value(_by_type(kind, raw)) for (name, kind), raw in fields})
 
 
 _ANY = Column("", Kind.OTHER, "", nullable=True)

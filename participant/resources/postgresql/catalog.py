@@ -18,7 +18,8 @@ from typing import NamedTuple, TypedDict
 from participant.resources.catalog import Refused
 from participant.resources.postgresql.session import Query, Session
 from participant.resources.postgresql.session import text as field_of
-from participant.resources.server.catalog import KEYS, Catalog, Column, Kind, Table
+from participant.resources.server.catalog import Catalog, Table
+from participant.resources.server.columns import KEYS, Column, Kind
 
 OWN_PREFIX = "troth_"
 

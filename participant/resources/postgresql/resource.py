@@ -28,6 +28,7 @@ from participant.resources.postgresql.statements import Work
 from participant.resources.server import planning
 from participant.resources.server.places import Unavailable
 from participant.resources.server.resource import ServerResource
+from participant.resources.targets import target_of
 from troth import reasons
 from troth.messages import Mark
 from troth.v1 import participant_pb2, types_pb2
@@ -230,7 +231,7 @@ class PostgreSQLResource(ServerResource):
         self._answer(await self._surely(query))
 
     async def read_row(self, table: str, key: Sequence[types_pb2.Value]) -> types_pb2.Row:
-        target = planning.target_of(self._database.catalog, 0, table, key)
+        target = target_of(self._database.catalog, 0, table, key)
         async with self._working(None) as session:
             try:
                 unit = await session.ask(statements.read(target), within_s=ANSWER_WITHIN_S)

@@ -20,8 +20,8 @@ from psycopg.pq.abc import PGresult
 from participant.resources import ROWS_BYTES_MAX, No
 from participant.resources.postgresql.catalog import quote
 from participant.resources.postgresql.session import Failure, Query, text
-from participant.resources.server.catalog import Column, Kind, Table
-from participant.resources.server.conversion import SqlValue, to_value
+from participant.resources.server.catalog import Table
+from participant.resources.server.columns import Column, Kind, SqlValue
 from participant.resources.server.steps import (
     Add,
     Check,
@@ -375,7 +375,7 @@ def _own_rows(step: Sql, result: PGresult) -> Iterable[types_pb2.Row]:
         values = {}
         for at, (name, convert) in enumerate(columns):
             raw = text(result, row, at)
-            values[name] = to_value(None if raw is None else convert(raw), _ANY)
+            values[name] = _ANY.to_value(None if raw is None else convert(raw))
         yield step.row(values)
 
 

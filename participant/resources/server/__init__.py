@@ -4,5 +4,6 @@ A resource in front of a server reads its catalog into `catalog.Catalog`, makes 
 each of the plan's steps in its own SQL. What the end of a branch means is in `resource.ServerResource`. Nothing here
 speaks to a server.
 
-Not shared with SQLite's resource: there every lock that a constraint needs is Troth's own, here the server has them.
+With SQLite's resource they share what operations name (`targets.py`), and no locks: there every lock that a constraint
+needs is Troth's own, here the server has them.
 """

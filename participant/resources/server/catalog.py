@@ -4,83 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TypeVar
 
 from participant.resources.catalog import Refused
+from participant.resources.server.columns import Column
 from troth.v1 import participant_pb2
-from troth.words import Symbol
-
-Number = int | float | Decimal
 
 Named = TypeVar("Named")
-
-
-class Kind(Symbol):
-    """What a column holds, and how its values go over the wire (the `Value` of types.proto)."""
-
-    INTEGER = "integer"
-    """`integer`, within the bounds of the column's width."""
-    REAL = "real"
-    """`real`, in double precision."""
-    SINGLE = "single"
-    """`real`, in single precision: only what that holds exactly."""
-    DECIMAL = "decimal"
-    """`text`, such as "12.50": JSON and doubles have no decimals. Integers, and reals of at most 15 digits, are taken
-    as the decimals that they print as."""
-    TEXT = "text"
-    """`text`, within the column's length, or one of its labels."""
-    PADDED = "padded"
-    """`text` without spaces at its end, which the server fills up and does not compare: char(n)."""
-    BLOB = "blob"
-    """`blob`."""
-    BOOLEAN = "boolean"
-    """`boolean`."""
-    UUID = "uuid"
-    """`text`, in lower case with hyphens."""
-    DATE = "date"
-    """`text`, "2026-11-26"."""
-    TIMESTAMP = "timestamp"
-    """`text`, "2026-11-26 18:17:10.5", without a zone."""
-    MOMENT = "moment"
-    """`text`, the same with an offset; UTC in what is read."""
-    OTHER = "other"
-    """Read as the server writes it, in `text`; not set, compared or added to but by `sql`, as what the text means
-    (and whether anything is lost) is known to the server alone: JSON, arrays, intervals, ranges, addresses."""
-
-
-NUMBERS = frozenset({Kind.INTEGER, Kind.REAL, Kind.SINGLE, Kind.DECIMAL})
-"""Kinds that can be added to."""
-
-KEYS = frozenset({Kind.INTEGER, Kind.TEXT, Kind.PADDED, Kind.BLOB, Kind.BOOLEAN, Kind.UUID, Kind.DATE})
-"""Kinds that a key column may have: those whose equal values are written in one way only."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column."""
-
-    name: str
-    kind: Kind
-    declared: str
-    """The type in the server's words."""
-    nullable: bool
-    generated: bool = False
-    """Whether the server alone sets it."""
-    low: Number | None = None
-    """The least value of the type; None without a bound."""
-    high: Number | None = None
-    """The greatest."""
-    scale: int | None = None
-    """Digits after the point: of a decimal, or of a timestamp's seconds; None for any number (six, of a timestamp)."""
-    characters: int | None = None
-    """The greatest length of a text."""
-    octets: int | None = None
-    """The greatest length of a text (as UTF-8) or blob in bytes."""
-    octets_min: int = 0
-    """The least length of a blob."""
-    labels: frozenset[str] | None = None
-    """The only texts that there are, of an enumeration."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

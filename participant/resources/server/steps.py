@@ -9,70 +9,15 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
-from participant.resources import LockName, No
-from participant.resources.server.catalog import Column, Number, Table
-from participant.resources.server.conversion import EXACT, SqlValue, minus, to_value
+from participant.resources import No, targets
+from participant.resources.server.catalog import Table
+from participant.resources.server.columns import EXACT, Column, Number, SqlValue, minus
 from troth import reasons
 from troth.v1 import types_pb2
 from troth.v1.types_pb2 import Code, Value
 from troth.values import value_text
 
-SIGNS = {"equals": "", "at_least": "at least ", "at_most": "at most "}
-"""How a column is compared, and how that is said."""
-
-
-class Target(NamedTuple):
-    """The row that an operation is about."""
-
-    position: int
-    table: Table
-    key: tuple[SqlValue, ...]
-    lock: LockName
-
-    def no(
-        self, code: Code, message: str, column: str = "", required: Value | None = None, found: Value | None = None
-    ) -> No:
-        """A NO about this row, with what is known of it and nothing of any other."""
-        extras = {"required": required, "found": found}
-        fields = {name: value for name, value in extras.items() if value is not None}
-        return No(
-            reasons.reason(
-                code,
-                message,
-                operation=self.position,
-                table=self.table.name,
-                key=self.values(),
-                column=column,
-                **fields,
-            )
-        )
-
-    def values(self) -> list[Value]:
-        """The key as the wire shows it."""
-        return [to_value(raw, column) for raw, column in zip(self.key, self.table.key, strict=True)]
-
-    def label(self) -> str:
-        """The row as people write it."""
-        parts = (value_text(value).replace("%", "%25").replace("/", "%2F") for value in self.values())
-        return "/".join([self.table.name, *parts])
-
-    def missing(self) -> No:
-        return self.no(Code.CODE_ROW_MISSING, f"there is no {self.label()}")
-
-    def there(self) -> No:
-        return self.no(Code.CODE_ROW_EXISTS, f"{self.label()} is there already")
-
-    def named(self) -> dict[str, SqlValue]:
-        """The key's columns."""
-        return {column.name: raw for column, raw in zip(self.table.key, self.key, strict=True)}
-
-    def row(self, raws: Sequence[SqlValue] | None) -> types_pb2.Row:
-        """The row as it came back, every column in the table's order; None when it is absent."""
-        row = types_pb2.Row(position=self.position, table=self.table.name, key=self.values(), present=raws is not None)
-        if raws is not None:
-            for column, raw in zip(self.table.columns.values(), raws, strict=True):
-                row.values.add(name=column.name, value=to_value(raw, column))
-        return row
+Target = targets.Target[Table]
 
 
 class Insert(NamedTuple):
@@ -129,7 +74,7 @@ class Add(NamedTuple):
         if before is None:
             message = f"column {column.name} of {target.label()} is NULL"
             return target.no(Code.CODE_ADD_ON_NULL, message, column.name)
-        found = to_value(before, column)
+        found = column.to_value(before)
         if isinstance(before, str | bytes):  # NaN, or another number that is none
             message = f"column {column.name} of {target.label()} is {value_text(found)}: not to be added to"
             return target.no(Code.CODE_WRONG_TYPE, message, column.name, found=found)
@@ -141,38 +86,13 @@ class Add(NamedTuple):
             f"{'below' if below else 'above'} {_shown(bound)}"
         )
         code = Code.CODE_BELOW_MIN if below else Code.CODE_ABOVE_MAX
-        return target.no(code, message, column.name, to_value(bound, column), found)
+        return target.no(code, message, column.name, column.to_value(bound), found)
 
 
-class Check(NamedTuple):
-    """Requires something of the row: its presence (`column` None), or how a column compares."""
+class Check(targets.Check[Column]):
+    """Requires something of the row: its presence, or how a column compares."""
 
-    target: Target
-    column: Column | None
-    sign: str
-    """A key of SIGNS, or "exists"."""
-    wanted: SqlValue
-
-    def denied_presence(self) -> No:
-        """The row is there, and should not be; or the other way round."""
-        present = not self.wanted
-        message = f"{self.target.label()} is {'there' if present else 'not there'}"
-        required, found = Value(boolean=bool(self.wanted)), Value(boolean=present)
-        return self.target.no(Code.CODE_CHECK_FAILED, message, "", required, found)
-
-    def denied_missing(self) -> No:
-        """There is no row whose column could compare."""
-        assert self.column is not None
-        return self.target.no(Code.CODE_CHECK_FAILED, f"there is no {self.target.label()}", self.column.name)
-
-    def denied(self, raw: SqlValue) -> No:
-        """The column holds `raw` instead."""
-        assert self.column is not None
-        column, target = self.column, self.target
-        required, found = to_value(self.wanted, column), to_value(raw, column)
-        wanted, held = value_text(required), value_text(found)
-        message = f"column {column.name} of {target.label()} is {held}, not {SIGNS[self.sign]}{wanted}"
-        return target.no(Code.CODE_CHECK_FAILED, message, column.name, required, found)
+    __slots__ = ()
 
 
 class Read(NamedTuple):
@@ -223,7 +143,7 @@ def not_unique(step: OnRow, columns: Sequence[str]) -> No:
         return target.no(Code.CODE_UNIQUE, f"another row of {target.table.name} holds a value that must be unique")
     names, found = ", ".join(columns), None
     if len(columns) == 1 and columns[0] in values:
-        found = to_value(values[columns[0]], target.table.columns[columns[0]])
+        found = target.table.columns[columns[0]].to_value(values[columns[0]])
     message = f"another row of {target.table.name} holds the value of {names}"
     return target.no(Code.CODE_UNIQUE, message, names, found=found)
 
@@ -240,7 +160,7 @@ def no_parent(step: OnRow, columns: Sequence[str], parent: str) -> No:
     values = getattr(step, "values", {})
     found = None
     if len(columns) == 1 and columns[0] in values:
-        found = to_value(values[columns[0]], target.table.columns[columns[0]])
+        found = target.table.columns[columns[0]].to_value(values[columns[0]])
     shown = f"{parent}/{value_text(found)}" if found is not None else f"row of {parent}"
     message = f"there is no {shown}, which {target.label()} refers to"
     return target.no(Code.CODE_FOREIGN_KEY, message, names, found=found)

@@ -1,5 +1,6 @@
-"""Values between the wire and a server: converted without loss to the column's declared type, or refused, before any
-lock is taken (DESIGN section 3). What the five kinds of SQLite take, the same kinds take here.
+"""The columns of a server's tables, and values between them and the wire: converted without loss to the column's
+declared type, or refused, before any lock is taken (DESIGN section 3). What the five kinds of SQLite take, the same
+kinds take here.
 """
 
 from __future__ import annotations
@@ -7,14 +8,17 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from uuid import UUID
 
 from participant.resources import conversion
 from participant.resources.conversion import Unfit
-from participant.resources.server.catalog import Column, Kind, Number
 from troth.v1.types_pb2 import Value
+from troth.words import Symbol
+
+Number = int | float | Decimal
 
 SqlValue = bool | int | float | Decimal | str | bytes | None
 """A value on its way to a server."""
@@ -29,52 +33,117 @@ _REAL_DIGITS_MAX = 15
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(?P<offset>Z|[+-]\d\d(:?\d\d)?)?", re.ASCII)
+
+
+class Kind(Symbol):
+    """What a column holds, and how its values go over the wire (the `Value` of types.proto)."""
+
+    INTEGER = "integer"
+    """`integer`, within the bounds of the column's width."""
+    REAL = "real"
+    """`real`, in double precision."""
+    SINGLE = "single"
+    """`real`, in single precision: only what that holds exactly."""
+    DECIMAL = "decimal"
+    """`text`, such as "12.50": JSON and doubles have no decimals. Integers, and reals of at most 15 digits, are taken
+    as the decimals that they print as."""
+    TEXT = "text"
+    """`text`, within the column's length, or one of its labels."""
+    PADDED = "padded"
+    """`text` without spaces at its end, which the server fills up and does not compare: char(n)."""
+    BLOB = "blob"
+    """`blob`."""
+    BOOLEAN = "boolean"
+    """`boolean`."""
+    UUID = "uuid"
+    """`text`, in lower case with hyphens."""
+    DATE = "date"
+    """`text`, "2026-11-26"."""
+    TIMESTAMP = "timestamp"
+    """`text`, "2026-11-26 18:17:10.5", without a zone."""
+    MOMENT = "moment"
+    """`text`, the same with an offset; UTC in what is read."""
+    OTHER = "other"
+    """Read as the server writes it, in `text`; not set, compared or added to but by `sql`, as what the text means
+    (and whether anything is lost) is known to the server alone: JSON, arrays, intervals, ranges, addresses."""
+
+
+NUMBERS = frozenset({Kind.INTEGER, Kind.REAL, Kind.SINGLE, Kind.DECIMAL})
+"""Kinds that can be added to."""
+
+KEYS = frozenset({Kind.INTEGER, Kind.TEXT, Kind.PADDED, Kind.BLOB, Kind.BOOLEAN, Kind.UUID, Kind.DATE})
+"""Kinds that a key column may have: those whose equal values are written in one way only."""
+
 _INTEGER = Kind.INTEGER  # before Python 3.12 a member is found by a slow path of the metaclass
 
 
-def to_sql(value: Value, column: Column) -> SqlValue:
-    """`value` as the column holds it, in the one way in which it is written (so that it can name a lock); None for
-    NULL. Raises Unfit."""
-    fitted = to_unbounded(value, column)
-    if isinstance(fitted, int | float | Decimal) and (
-        (column.low is not None and fitted < column.low) or (column.high is not None and fitted > column.high)
-    ):
-        raise _unfit(fitted, column)
-    return fitted
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column."""
 
+    name: str
+    kind: Kind
+    declared: str
+    """The type in the server's words."""
+    nullable: bool
+    generated: bool = False
+    """Whether the server alone sets it."""
+    low: Number | None = None
+    """The least value of the type; None without a bound."""
+    high: Number | None = None
+    """The greatest."""
+    scale: int | None = None
+    """Digits after the point: of a decimal, or of a timestamp's seconds; None for any number (six, of a timestamp)."""
+    characters: int | None = None
+    """The greatest length of a text."""
+    octets: int | None = None
+    """The greatest length of a text (as UTF-8) or blob in bytes."""
+    octets_min: int = 0
+    """The least length of a blob."""
+    labels: frozenset[str] | None = None
+    """The only texts that there are, of an enumeration."""
 
-def to_unbounded(value: Value, column: Column) -> SqlValue:
-    """The same without regard to the bounds of numbers: what is added to the column, or what bounds a sum."""
-    if column.kind is _INTEGER and value.integer:  # not the default, so it is what is set
-        return value.integer
-    which = value.WhichOneof("kind")
-    if which is None:
-        raise Unfit("no value")
-    if which == "null":
-        return None
-    raw = getattr(value, which)
-    fitted = _FITS[column.kind](raw, column)
-    if fitted is None:
-        raise _unfit(raw, column)
-    return fitted
+    def to_sql(self, value: Value) -> SqlValue:
+        """`value` as the column holds it, in the one way in which it is written (so that it can name a lock); None for
+        NULL. Raises Unfit."""
+        fitted = self.to_unbounded(value)
+        if isinstance(fitted, int | float | Decimal) and (
+            (self.low is not None and fitted < self.low) or (self.high is not None and fitted > self.high)
+        ):
+            raise _unfit(fitted, self)
+        return fitted
 
+    def to_unbounded(self, value: Value) -> SqlValue:
+        """The same without regard to the bounds of numbers: what is added to the column, or what bounds a sum."""
+        if self.kind is _INTEGER and value.integer:  # not the default, so it is what is set
+            return value.integer
+        which = value.WhichOneof("kind")
+        if which is None:
+            raise Unfit("no value")
+        if which == "null":
+            return None
+        raw = getattr(value, which)
+        fitted = _FITS[self.kind](raw, self)
+        if fitted is None:
+            raise _unfit(raw, self)
+        return fitted
 
-def to_value(raw: SqlValue, column: Column) -> Value:
-    """What a dialect has read, as the wire has it: an int, float, bool or bytes for the kinds that are one, otherwise
-    text. A number that no finite double is comes as text too."""
-    if raw is None:
-        return Value(null=True)
-    if isinstance(raw, bool):
-        return Value(boolean=raw)
-    if isinstance(raw, int):
-        return Value(integer=raw)
-    if isinstance(raw, float):
-        return Value(real=raw) if abs(raw) < float("inf") else Value(text=str(raw))
-    if isinstance(raw, bytes):
-        return Value(blob=raw)
-    if isinstance(raw, Decimal):
-        return Value(text=f"{raw:f}")
-    return Value(text=raw.rstrip(" ") if column.kind is Kind.PADDED else raw)
+    def to_value(self, raw: SqlValue) -> Value:
+        """What a dialect has read, as the wire has it: an int, float, bool or bytes for the kinds that are one,
+        otherwise text. A number that no finite double is comes as text too."""
+        if raw is None:
+            return Value(null=True)
+        if isinstance(raw, bool):
+            return Value(boolean=raw)
+        if isinstance(raw, int):
+            return Value(integer=raw)
+        if isinstance(raw, float):
+            return Value(real=raw) if abs(raw) < float("inf") else Value(text=str(raw))
+        if isinstance(raw, bytes):
+            return Value(blob=raw)
+        if isinstance(raw, Decimal):
+            return Value(text=f"{raw:f}")
+        return Value(text=raw.rstrip(" ") if self.kind is Kind.PADDED else raw)
 
 
 def _unfit(raw: SqlValue, column: Column) -> Unfit:
