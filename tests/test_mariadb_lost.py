@@ -4,6 +4,8 @@ has, a NO leaves nothing, and what was promised comes to be once."""
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -36,6 +38,12 @@ def subject(mariadb_databases: Callable[[], Database]) -> MariaDBSubject:
 
 SESSIONS = "SELECT id FROM information_schema.processlist WHERE id <> CONNECTION_ID()"
 WAITING = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+
+
+def waits(database: Database) -> bool:
+    """Whether somebody waits for a row. Asked more often, the server would always give the same list."""
+    time.sleep(0.15)
+    return bool(database.execute(WAITING))
 
 
 def killed(database: Database, like: str = "%") -> int:
@@ -267,6 +275,42 @@ async def test_a_later_session_with_the_number_of_a_lost_one_is_left_alone(
         assert subject.database.execute("SELECT balance FROM accounts") == [(1,), (1,)]
 
 
+@asynccontextmanager
+async def others_looking(mariadb: MariaDB) -> AsyncIterator[None]:
+    """Somebody asks who has a transaction again and again, so that InnoDB makes no new list for anybody."""
+    stop = threading.Event()
+
+    def look() -> None:
+        with mariadb.connect() as connection, connection.cursor() as cursor:
+            while not stop.wait(0.02):
+                cursor.execute("SELECT COUNT(*) FROM information_schema.innodb_trx")
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(asyncio.to_thread(look))
+        await asyncio.sleep(0.3)
+        yield
+        stop.set()
+
+
+@on_a_loop
+async def test_a_list_of_transactions_that_others_keep_old_is_not_believed(
+    subject: MariaDBSubject, mariadb: MariaDB
+) -> None:
+    """By such a list a transaction could be taken as nobody's, and XA COMMIT from another session commit nothing."""
+    any_list = "SELECT trx_mysql_thread_id FROM information_schema.innodb_trx"
+    async with subject.opened() as resource:
+        assert isinstance(resource, MariaDBResource)
+        with mariadb.connect(subject.database.name) as owner, owner.cursor() as cursor:
+            async with others_looking(mariadb):
+                cursor.execute("START TRANSACTION")
+                cursor.execute("UPDATE accounts SET balance = 1")
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(1):
+                        await resource._pool._owners(await resource._pool.ender())
+                assert owner.thread_id() not in await pool._ids(await resource._pool.ender(), any_list)
+            assert owner.thread_id() in await resource._pool._owners(await resource._pool.ender())
+
+
 @pytest.mark.parametrize("verb", ["COMMIT", "ROLLBACK"])
 @on_a_loop
 async def test_a_dba_ends_a_branch_by_hand(subject: MariaDBSubject, mariadb: MariaDB, verb: str) -> None:
@@ -304,7 +348,7 @@ async def test_sessions_of_a_killed_incarnation_are_ended_before_another_works(s
     await resource.open(NAMESPACE)
     await resource.prepare(FIRST, resource.plan(subject.increment))
     waiting = asyncio.create_task(resource.prepare(SECOND, resource.plan(subject.increment)))
-    await asyncio.to_thread(eventually, lambda: subject.database.execute(WAITING), "it waits")
+    await asyncio.to_thread(eventually, lambda: waits(subject.database), "it waits")
     dies(resource)
     async with subject.opened() as later:
         assert (await later.survey()).prepared == {FIRST}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import signal
 import socket
 import time
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
     import pymysql
 
 
-_LEAVING = """SELECT 1 FROM information_schema.innodb_trx WHERE trx_mysql_thread_id <> 0
-AND trx_mysql_thread_id NOT IN (SELECT id FROM information_schema.processlist)"""
-"""Transactions of sessions that are being taken down."""
-_TRX_LISTED_AFTER_S = 0.15
-"""How old INNODB_TRX can be."""
+_OWNERS = """SELECT trx_mysql_thread_id = CONNECTION_ID() AND trx_query LIKE %s,
+trx_mysql_thread_id NOT IN (SELECT id FROM information_schema.processlist)
+FROM information_schema.innodb_trx WHERE trx_mysql_thread_id <> 0"""
+"""Of each transaction's session: whether it asks just this, and whether it is being taken down."""
+_TRX_UNREAD_S = 0.15
+"""After so long without a question INNODB_TRX is made anew (`participant/resources/mariadb/pool.py`)."""
 
 
 class MariaDB(Server):
@@ -96,6 +98,16 @@ class MariaDB(Server):
     def wait_let_go(self) -> None:
         """Returns once no session that has ended holds its transaction: until then XA ROLLBACK from another says OK,
         and does nothing."""
-        time.sleep(_TRX_LISTED_AFTER_S)
-        while self.execute(_LEAVING):
-            time.sleep(_TRX_LISTED_AFTER_S)
+        with self.connect() as connection:
+            while not self._let_go(connection):
+                time.sleep(_TRX_UNREAD_S)
+
+    def _let_go(self, connection: pymysql.Connection[Any]) -> bool:
+        """By a list that was made for this question; False also when it was not."""
+        mark = secrets.token_hex(8)
+        with connection.cursor() as cursor:
+            cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
+            cursor.execute(_OWNERS, (f"%{mark}%",))
+            found = cursor.fetchall()
+            cursor.execute("COMMIT")
+        return any(fresh for fresh, _ in found) and not any(leaving for _, leaving in found)

@@ -19,6 +19,9 @@ no other connection is made without it: of two processes with one identity only 
 from __future__ import annotations
 
 import asyncio
+import math
+import random
+import secrets
 from collections import OrderedDict
 
 from participant.resources.mariadb.session import ANSWER_WITHIN_S, Address, Lost, Session, Unit
@@ -35,13 +38,18 @@ SLOTS_MAX = 512
 """Sessions of one participant file at the server; far more than a pool has."""
 FENCE_WITHIN_S = 10.0
 """How long an earlier incarnation is waited for at start."""
-TRX_LISTED_AFTER_S = 0.15
-"""INNODB_TRX is a copy, made anew when it is asked for and older than 0.1 s (CACHE_MIN_IDLE_TIME_US in trx0i_s.cc)."""
+_TRX_UNREAD_S = 0.12, 0.25
+"""INNODB_TRX is a copy, made anew for who asks when nobody has asked for 0.1 s (CACHE_MIN_IDLE_TIME_US in trx0i_s.cc):
+so it is asked after a pause from this range, and drawn, as others may be asking at the same pace."""
 _LOOK_AGAIN_S = 0.02
 _STARTED = (
     "(SELECT UNIX_TIMESTAMP() - variable_value FROM information_schema.global_status WHERE variable_name = 'UPTIME')"
 )
 """When the server began, in seconds: both are about the moment at which the statement began, so it stays the same."""
+
+
+_LISTED = "SELECT id FROM information_schema.processlist"
+"""Sessions that are there, or are being taken down."""
 
 
 class Fenced(Exception):
@@ -65,6 +73,11 @@ class Pool:
         self._next = 0
         self._keeper: Session | None = None
         self._making = asyncio.Lock()
+        self._looking = asyncio.Lock()
+        self._looked = -math.inf
+        """When the last look at who has a transaction began."""
+        self._owning: set[int] = set()
+        """What it saw."""
 
     # Work.
 
@@ -181,13 +194,25 @@ class Pool:
         """Waits until the server has taken a lost session down, which it is told to, and its transaction, if prepared,
         is nobody's. A server that has begun anew has: there the same number is another's. Raises Lost."""
         ender = await self.ender()  # one for all, so that the KILL does not reach another server than the question
-        while (await _asked(ender, _of("processlist", "id", session))).results[0].rows:
+        if ender.server_began != session.server_began:
+            return
+        while await _ids(ender, f"{_LISTED} WHERE id = {session.id}"):
             await ender.ask(f"KILL {session.id}", within_s=ANSWER_WITHIN_S)  # an error says that it left meanwhile
             await asyncio.sleep(_LOOK_AGAIN_S)
-        await asyncio.sleep(TRX_LISTED_AFTER_S)
-        owned = _of("innodb_trx", "trx_mysql_thread_id", session)
-        while (await _asked(ender, owned)).results[0].rows:  # noqa: ASYNC110 - it is the server that is waited for
-            await asyncio.sleep(_LOOK_AGAIN_S)
+        while session.id in await self._owners(ender):
+            pass  # the next look takes its time
+
+    async def _owners(self, session: Session) -> set[int]:
+        """The sessions that have a transaction, at a moment after this was called. Those who call while another looks
+        share the look after that. Raises Lost."""
+        now = asyncio.get_running_loop().time
+        called = now()
+        async with self._looking:
+            looks = now()
+            if self._looked < called:
+                self._owning = await _looked(session)
+                self._looked = looks
+            return self._owning
 
     async def knock(self) -> None:
         """Raises Lost when the server takes no connection now."""
@@ -213,15 +238,10 @@ class Pool:
 
     async def _detached(self, keeper: Session, deadline: float) -> None:
         """Waits until the transactions of sessions that are listed no more are nobody's."""
-        listed = (
-            "SELECT trx_mysql_thread_id FROM information_schema.innodb_trx WHERE trx_mysql_thread_id <> 0"
-            " AND trx_mysql_thread_id NOT IN (SELECT id FROM information_schema.processlist)"
-        )
-        await asyncio.sleep(TRX_LISTED_AFTER_S)
-        leaving = {id for (id,) in (await _asked(keeper, listed)).results[0].rows}
+        leaving = await self._owners(keeper) - await _ids(keeper, _LISTED)
         while leaving:
             await self._patience(deadline, f"session {', '.join(map(str, leaving))}", "is still being taken down")
-            leaving &= {id for (id,) in (await _asked(keeper, listed)).results[0].rows}
+            leaving &= await self._owners(keeper) - await _ids(keeper, _LISTED)
 
     async def _people(self, ids: str) -> str:
         """Who these sessions are."""
@@ -236,10 +256,24 @@ class Pool:
         await asyncio.sleep(_LOOK_AGAIN_S)
 
 
-def _of(table: str, column: str, session: Session) -> str:
-    """The question whether there is something of a session's."""
-    began = f"{_STARTED} = {session.server_began}"
-    return f"SELECT 1 FROM information_schema.{table} WHERE {column} = {session.id} AND {began}"
+async def _looked(session: Session) -> set[int]:
+    """The sessions that have a transaction. The list is one that was made for this very question: of the session that
+    asks, which has a transaction for it, a list shows the question for which it was made. Raises Lost."""
+    while True:
+        mark = secrets.token_hex(8)
+        look = (
+            f"SELECT trx_mysql_thread_id, trx_mysql_thread_id = CONNECTION_ID() AND trx_query LIKE '%{mark}%'"
+            " FROM information_schema.innodb_trx WHERE trx_mysql_thread_id <> 0"
+        )
+        unit = await _asked(session, "START TRANSACTION WITH CONSISTENT SNAPSHOT", look, "COMMIT")
+        rows = unit.results[1].rows
+        if any(fresh == "1" for _, fresh in rows):
+            return {int(str(id)) for id, _ in rows} - {session.id}
+        await asyncio.sleep(random.uniform(*_TRX_UNREAD_S))
+
+
+async def _ids(session: Session, query: str) -> set[int]:
+    return {int(str(id)) for (id,) in (await _asked(session, query)).results[0].rows}
 
 
 async def _asked(session: Session, *queries: str) -> Unit:
