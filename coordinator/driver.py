@@ -279,7 +279,7 @@ class Driver(Engine[Event, Effect, Record, float]):
         try:
             async with grpc.aio.insecure_channel(lane.address, options=CHANNEL_OPTIONS) as channel:
                 stream: Stream = participant_pb2_grpc.LanesStub(channel).Open()  # type: ignore[no-untyped-call]
-                async with asyncio.timeout(HELLO_TIMEOUT_S):  # wait_for may swallow a cancel in Python 3.11
+                async with asyncio.timeout(HELLO_TIMEOUT_S):
                     hello = await self._greet(lane, stream)
                 opened = True
                 await self._use_lane(lane, stream, hello)

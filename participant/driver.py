@@ -329,7 +329,7 @@ class Driver(Engine[Event, Effect, Job, Tried | Denied]):
         """The coordinator's hello, checked; a lane that is refused ends here. FAILED_PRECONDITION says that the
         coordinator's log must not be used, so it stops."""
         try:
-            async with asyncio.timeout(HELLO_TIMEOUT_S):  # wait_for may swallow a cancel in Python 3.11
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
                 first = await context.read()
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no hello within {HELLO_TIMEOUT_S:g} s")

@@ -136,7 +136,8 @@ class Up:
         if self._process.returncode is None:
             self._process.terminate()
             try:
-                await asyncio.wait_for(self._process.wait(), STOP_WITHIN_S)
+                async with asyncio.timeout(STOP_WITHIN_S):
+                    await self._process.wait()
             except TimeoutError:
                 self._process.kill()  # and the kernel everything below it
         await self._reader

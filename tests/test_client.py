@@ -22,6 +22,7 @@ from tests.fake_coordinator import (
 )
 from troth import client as clients
 from troth.client import Client
+from troth.client.channel import Connection
 from troth.client.results import Result
 from troth.errors import (
     Aborted,
@@ -192,6 +193,29 @@ def test_connecting_to_nobody_is_unreachable() -> None:
 
     with pytest.raises(Unreachable, match=r"no connection to 127.0.0.1:\d+ within 0.3 s"):
         asyncio.run(main())
+
+
+def test_a_cancel_that_comes_as_the_connection_stands_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a program that is told to stop at that moment goes on."""
+
+    async def main() -> None:
+        stands: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def standing() -> None:
+            await asyncio.shield(stands)
+
+        channel = Connection(f"127.0.0.1:{free_ports(1)[0]}", wait_s=5.0)
+        monkeypatch.setattr(channel.channel, "channel_ready", standing)
+        waiting = asyncio.create_task(channel.ready())
+        await asyncio.sleep(0.01)
+        stands.set_result(None)
+        await asyncio.sleep(0)  # what was waited for is done; who waits has not gone on yet
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await channel.close()
+
+    asyncio.run(main())
 
 
 def test_a_bad_address_is_bad_input() -> None:

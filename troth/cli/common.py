@@ -127,7 +127,8 @@ async def connected(address: str) -> AsyncIterator[Client]:
 async def soon(call: Coroutine[Any, Any, T], address: str) -> T:
     """What the call returns. Raises ServerError when it takes longer than ANSWER_S, as of a stopped process."""
     try:
-        return await asyncio.wait_for(call, ANSWER_S)
+        async with asyncio.timeout(ANSWER_S):
+            return await call
     except TimeoutError:
         raise ServerError(f"{address} did not answer within {ANSWER_S:g} s") from None
 

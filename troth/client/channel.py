@@ -54,7 +54,8 @@ class Connection:
         if self.channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY:
             return
         try:
-            await asyncio.wait_for(self.channel.channel_ready(), self.wait_s)
+            async with asyncio.timeout(self.wait_s):
+                await self.channel.channel_ready()
         except TimeoutError:
             raise Unreachable(f"no connection to {self.address} within {self.wait_s:g} s") from None
 
