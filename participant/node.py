@@ -303,17 +303,15 @@ class Participant(Views):
             self._later(self.settings.forget_interval_s, Due.FORGET, AttemptId(log.name, 0))
 
     def _forget(self, log: Log) -> None:
-        """Not while a branch below the mark is at a resource outside: its record is one more to be forgotten, and until
-        that is written the resource's memory is all that there is of it."""
+        """But not what is at a resource outside: its record is one more to be forgotten, and until that is written the
+        resource's memory is all that there is of it."""
         log.dirty = False
-        carried = (ending.branch.attempt for ending in self._carrying.values())
-        if any(attempt.log == log.name and log.below(attempt.number) for attempt in carried):
-            self._forget_soon(log)
-            return
         self._drop_below(log)
+        carried = {ending.branch.attempt for ending in self._carrying.values()}
+        kept = {attempt.number for attempt in carried if attempt.log == log.name and log.below(attempt.number)}
         owners = (owner for owner in self.lock_table if isinstance(owner, AttemptId) and owner.log == log.name)
         held = sorted(owner.number for owner in owners if log.below(owner.number))
-        mark = Mark(log.low, tuple(sorted(log.excepted)))
+        mark = Mark(log.low, tuple(sorted(log.excepted | kept)))
         self._write(Forget(log.name, mark, tuple(held)), forced=False, counted=False)
 
     def _answered(self, log: Log, message: Answered, caller: int | None) -> None:
@@ -405,6 +403,9 @@ class Participant(Views):
         elif branch.state is State.TRYING or branch.state is State.RUNNING:
             assert isinstance(job, Try | RunAlone)
             self._record(ending._replace(job=job._replace(tried=result)))
+        log = self.logs[branch.attempt.log]
+        if log.below(branch.attempt.number):
+            self._forget_soon(log)
 
     def _contradicted(self, ending: Ending, found: Outcome) -> None:
         branch, job = ending.branch, ending.job
@@ -669,6 +670,7 @@ class Participant(Views):
 
     def _do_acknowledge_heuristic(self, branch: Branch, _: Any) -> None:
         self._look_if_torn(branch)
+        self._do_answer_peers(branch, _)
         if branch.known is Outcome.COMMITTED:
             self._tell(branch, Acknowledged(branch.attempt.number, branch.done))
 

@@ -7,8 +7,7 @@ abort (Mohan, Lindsay, Obermarck 1986), with a read-only vote and a one-phase co
 - an acknowledgement leaves only after the commit is durable;
 - an abort is remembered lazily: the coordinator's log presumes it;
 - a refusal on behalf of a peer (REFUSING) is durable before the peer hears it, for from then on this participant may
-  never vote
-  YES: the peer acts on its word.
+  never vote YES: the peer acts on its word.
 
 `TABLE` holds every legal (state, input) pair with what is done and the next state. A pair that is missing is refused
 without moving, and is an alarm. Guards are inputs: whether an attempt lies below the low-water mark, whether a
@@ -117,7 +116,7 @@ class Action(Symbol):
     RESOLVE = "queue the heuristic outcome (forced), let the locks go"
     LEARN_COMMITTED = "queue the true outcome COMMITTED (forced)"
     LEARN_ABORTED = "queue the true outcome ABORTED (lazy)"
-    ACKNOWLEDGE_HEURISTIC = "acknowledge as heuristic"
+    ACKNOWLEDGE_HEURISTIC = "acknowledge as heuristic, answer the peers that wait"
     KEEP_CONTRADICTION = "queue what was found with the true outcome (forced), let the locks go"
 
 
@@ -208,6 +207,7 @@ TABLE: dict[tuple[State, Input], tuple[Action, State]] = {
     (S.REFUSING, I.PEER_ASKS): (A.ANSWER_LATER, S.REFUSING),
     (S.REFUSING, I.ONE_PHASE): (A.SAY_NOTHING, S.REFUSING),
     (S.REFUSING, I.COORDINATOR_ASKS): (A.SAY_PENDING, S.REFUSING),
+    (S.REFUSING, I.CONTRADICTED): (A.KEEP_CONTRADICTION, S.LEARNING),
     (S.ABORTED, I.PREPARE): (A.VOTE_NO_ENDED, S.ABORTED),
     (S.ABORTED, I.ONE_PHASE): (A.VOTE_NO_ENDED, S.ABORTED),
     (S.ABORTED, I.COMMIT): (A.ALARM, S.ABORTED),

@@ -705,7 +705,7 @@ MUTANTS: dict[str, Mutant] = {
         lambda self, survey: survey, copied=True
     ),
     "a branch that only the server knew of votes": participant_action(PA.VOTE_AGAIN, vote_of_what_is_not_known),
-    "the mark is written while a branch below it is at the server": method(Participant, "_forget", forget_at_any_time),
+    "the mark passes a branch that is at the server": method(Participant, "_forget", forget_at_any_time),
     "the server forgets what is not ended here": method(Participant, "_write", write_without_held),
     "the server forgets before that is durable here": method(World, "_write", write_and_forget),
     "jobs of one branch overtake each other": all_of(

@@ -91,7 +91,7 @@ SEEDS: dict[str, int] = {
     "what the server has committed is taken up in the order of its numbers": 66,
     "somebody's commit of what nobody voted for is taken for a one-phase one": 66,
     "the server forgets before that is durable here": 192,
-    "jobs of one branch overtake each other": 20,
+    "jobs of one branch overtake each other": 22,
     "prepares go out one after the other": 0,
     "commits go out one after the other": 0,
     "a client is answered only when all have applied": 1,
@@ -117,7 +117,7 @@ BY_TESTS: dict[str, Callable[[], None]] = {
         found.test_rule_6_a_question_that_is_meant_for_another_file_is_not_answered
     ),
     "a branch that only the server knew of votes": paths.test_rule_6_an_orphan_does_not_vote_again,
-    "the mark is written while a branch below it is at the server": (
+    "the mark passes a branch that is at the server": (
         paths.test_a_mark_does_not_drop_a_branch_that_is_at_the_server
     ),
     "the server forgets what is not ended here": (
