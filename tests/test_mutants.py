@@ -117,9 +117,7 @@ BY_TESTS: dict[str, Callable[[], None]] = {
         found.test_rule_6_a_question_that_is_meant_for_another_file_is_not_answered
     ),
     "a branch that only the server knew of votes": paths.test_rule_6_an_orphan_does_not_vote_again,
-    "the mark passes a branch that is at the server": (
-        paths.test_a_mark_does_not_drop_a_branch_that_is_at_the_server
-    ),
+    "the mark passes a branch that is at the server": (paths.test_a_mark_does_not_drop_a_branch_that_is_at_the_server),
     "the server forgets what is not ended here": (
         paths.test_rule_12_the_server_remembers_what_the_mark_has_passed_and_is_not_ended_here
     ),

@@ -115,6 +115,22 @@ def test_what_cannot_be_run_is_said_by_name() -> None:
     assert no(sql(" ")) == ("CODE_BAD_OPERATION", "the statement is empty")
 
 
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (types_pb2.Sql(statement="UPDATE t SET n = 0\0 WHERE id = 1"), "the statement holds a character NUL"),
+        (types_pb2.Sql(statement="x", parameters=[types_pb2.Value()]), "parameter 1 of the statement has no value"),
+        (
+            types_pb2.Sql(statement="x", parameters=[types_pb2.Value(integer=1), types_pb2.Value(text="a\0b")]),
+            "parameter 2 of the statement holds a character NUL",
+        ),
+    ],
+)
+def test_a_statement_that_would_not_arrive_whole_is_refused(found: types_pb2.Sql, message: str) -> None:
+    """Drivers of C take a NUL for the end: the first would have changed every row. Our own client sends none."""
+    assert no(types_pb2.Operation(sql=found)) == ("CODE_BAD_OPERATION", message)
+
+
 def test_a_text_fits_by_characters_and_by_bytes() -> None:
     for text in ("abc", "äb", "aß"):
         plan(CATALOG, encode([update("stock", 1, Note=text)]))

@@ -127,9 +127,13 @@ def _sql(operation: types_pb2.Operation) -> Step:
     position = operation.position
     if not sql.statement.strip():
         raise No(reasons.reason(Code.CODE_BAD_OPERATION, "the statement is empty", operation=position))
+    if "\0" in sql.statement:  # where a driver of C would take it to end
+        message = "the statement holds a character NUL"
+        raise No(reasons.reason(Code.CODE_BAD_OPERATION, message, operation=position))
     for number, parameter in enumerate(sql.parameters, 1):
-        if parameter.WhichOneof("kind") is None:
-            message = f"parameter {number} of the statement has no value"
+        wrong = "has no value" if parameter.WhichOneof("kind") is None else "holds a character NUL"
+        if parameter.WhichOneof("kind") is None or "\0" in parameter.text:
+            message = f"parameter {number} of the statement {wrong}"
             raise No(reasons.reason(Code.CODE_BAD_OPERATION, message, operation=position))
     parameters = tuple([from_value(parameter) for parameter in sql.parameters])
     return Sql(position, sql.statement, parameters, sql.rows if sql.HasField("rows") else None, sql.read_only)
