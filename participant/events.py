@@ -281,7 +281,7 @@ class Hello(NamedTuple):
 
 
 class Write(NamedTuple):
-    """Queue this job; `forced` when something waits for it."""
+    """Queue this job; `forced` when something waits for it to be durable, be it an acknowledgement."""
 
     n: int
     job: Job

@@ -79,7 +79,7 @@ def append(path: Path) -> None:
     writer = LogWriter(file, insert_into(file), on_flushed=flushed, on_failure=failed)
     writer.start()
     for n in (1, 2):
-        writer.put(n, "row", AT_ONCE_S)
+        writer.put([(n, "row", AT_ONCE_S)])
         done.acquire()
     os._exit(0)
 
@@ -97,7 +97,7 @@ def load(path: Path) -> None:
     writer.start()
     for n in itertools.count(1, 10):
         done.acquire(timeout=1)
-        writer.put_many([(n + i, "row", AT_ONCE_S if i == 5 else LAZY_S) for i in range(10)])
+        writer.put([(n + i, "row", AT_ONCE_S if i == 5 else LAZY_S) for i in range(10)])
 
 
 def believe(path: Path) -> None:
@@ -116,12 +116,12 @@ def stamps(path: Path) -> None:
         file, insert_into(file), on_flushed=lambda *_: done.release(), on_failure=lambda error: os._exit(70)
     )
     writer.start()
-    writer.put(1, "row", AT_ONCE_S)
+    writer.put([(1, "row", AT_ONCE_S)])
     done.acquire()
     say("begin")
     before = writer.flushes
     for n in range(2, 22):
-        writer.put(n, "row", AT_ONCE_S)
+        writer.put([(n, "row", AT_ONCE_S)])
         done.acquire()
     say(f"end {writer.flushes - before}")
     os._exit(0)

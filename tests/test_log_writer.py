@@ -42,8 +42,8 @@ def rows(file: LogFile) -> list[int]:
 
 def test_what_is_queued_together_is_one_flush(file: LogFile, recorder: Recorder) -> None:
     writer = writer_on(file, recorder)
-    writer.put(1, "a", LONG_S)
-    writer.put_many([(2, "b", AT_ONCE_S), (3, "c", LONG_S)])
+    writer.put([(1, "a", LONG_S)])
+    writer.put([(2, "b", AT_ONCE_S), (3, "c", LONG_S)])
     writer.start()
     assert recorder.next() == ("flushed", 3, [])
     assert (writer.flushes, writer.durable) == (1, 3)
@@ -54,9 +54,9 @@ def test_what_is_queued_together_is_one_flush(file: LogFile, recorder: Recorder)
 def test_a_lazy_job_rides_on_the_next_forced_one(file: LogFile, recorder: Recorder) -> None:
     writer = writer_on(file, recorder)
     writer.start()
-    writer.put(1, "a", LONG_S)
+    writer.put([(1, "a", LONG_S)])
     assert recorder.empty()
-    writer.put(2, "b", AT_ONCE_S)
+    writer.put([(2, "b", AT_ONCE_S)])
     assert recorder.next() == ("flushed", 2, [])
     writer.close()
 
@@ -64,7 +64,7 @@ def test_a_lazy_job_rides_on_the_next_forced_one(file: LogFile, recorder: Record
 def test_a_lazy_job_goes_by_itself_after_a_while(file: LogFile, recorder: Recorder) -> None:
     writer = writer_on(file, recorder)
     writer.start()
-    writer.put(1, "a", 0.01)
+    writer.put([(1, "a", 0.01)])
     assert recorder.next() == ("flushed", 1, [])
     writer.close()
 
@@ -72,9 +72,9 @@ def test_a_lazy_job_goes_by_itself_after_a_while(file: LogFile, recorder: Record
 def test_the_job_that_is_due_first_says_when(file: LogFile, recorder: Recorder) -> None:
     writer = writer_on(file, recorder)
     writer.start()
-    writer.put(1, "a", LONG_S)
-    writer.put_many([(2, "b", LONG_S), (3, "c", 0.01)])
-    writer.put(4, "d", LONG_S)
+    writer.put([(1, "a", LONG_S)])
+    writer.put([(2, "b", LONG_S), (3, "c", 0.01)])
+    writer.put([(4, "d", LONG_S)])
     assert recorder.next() == ("flushed", 4, [])
     writer.close()
 
@@ -82,7 +82,7 @@ def test_the_job_that_is_due_first_says_when(file: LogFile, recorder: Recorder) 
 def test_close_writes_what_is_queued(file: LogFile, recorder: Recorder) -> None:
     writer = writer_on(file, recorder)
     writer.start()
-    writer.put(1, "a", LONG_S)
+    writer.put([(1, "a", LONG_S)])
     writer.close()
     assert recorder.next() == ("flushed", 1, [])
     assert rows(file) == [1]
@@ -94,7 +94,7 @@ def test_results_come_with_the_flush_that_makes_them_durable(file: LogFile, reco
         return [(n, job.upper()) for n, job in jobs if job == "b"]
 
     writer = LogWriter(file, write, on_flushed=recorder.flushed, on_failure=recorder.failed)
-    writer.put_many([(1, "a", LONG_S), (2, "b", AT_ONCE_S)])
+    writer.put([(1, "a", LONG_S), (2, "b", AT_ONCE_S)])
     writer.start()
     assert recorder.next() == ("flushed", 2, [(2, "B")])
     writer.close()
@@ -116,10 +116,10 @@ def test_what_changed_nothing_costs_no_flush(file: LogFile, recorder: Recorder) 
 
     writer = LogWriter(file, write, on_flushed=recorder.flushed, on_failure=recorder.failed)
     writer.start()
-    writer.put(1, "trial", AT_ONCE_S)
+    writer.put([(1, "trial", AT_ONCE_S)])
     assert recorder.next() == ("flushed", 1, [])
     assert (writer.flushes, writer.durable) == (0, 0)
-    writer.put_many([(2, "keep", LONG_S), (3, "trial", AT_ONCE_S)])
+    writer.put([(2, "keep", LONG_S), (3, "trial", AT_ONCE_S)])
     assert recorder.next() == ("flushed", 3, [])
     assert (writer.flushes, writer.durable) == (1, 2)
     writer.close()
@@ -133,7 +133,7 @@ def test_seen_numbers_go_with_the_next_flush_that_has_a_job(file: LogFile, recor
     writer.note_seen("a" * 16, 4)
     assert writer.call(lambda connection: connection.execute("SELECT 1").fetchone()).result(WAIT_S) == (1,)
     assert file.seen == {}
-    writer.put(1, "a", AT_ONCE_S)
+    writer.put([(1, "a", AT_ONCE_S)])
     recorder.next()
     assert file.seen == {"a" * 16: 5}
     writer.close()
@@ -147,7 +147,7 @@ def test_a_call_sees_everything_put_before_it_and_is_told_after_it_is_durable(
     file: LogFile, recorder: Recorder
 ) -> None:
     writer = writer_on(file, recorder)
-    writer.put(1, "a", LONG_S)
+    writer.put([(1, "a", LONG_S)])
     found = writer.call(lambda connection: connection.execute("SELECT count(*) FROM troth_rows").fetchone()[0])
     writer.start()
     assert found.result(WAIT_S) == 1
@@ -177,7 +177,7 @@ def test_a_call_that_raises_undoes_itself_alone(file: LogFile, recorder: Recorde
         connection.execute("INSERT INTO troth_rows VALUES (100)")
 
     writer = writer_on(file, recorder)
-    writer.put(1, "a", LONG_S)
+    writer.put([(1, "a", LONG_S)])
     failing = writer.call(half)
     writer.start()
     with pytest.raises(sqlite3.IntegrityError):
@@ -202,7 +202,7 @@ def test_a_cancelled_call_is_not_run(file: LogFile, recorder: Recorder) -> None:
 def test_after_an_error_nothing_is_told_any_more(file: LogFile, recorder: Recorder) -> None:
     """A failed write is unknown, not no: jobs are not told, calls fail, and the thread is gone."""
     writer = writer_on(file, recorder)
-    writer.put_many([(1, "a", AT_ONCE_S), (1, "again", AT_ONCE_S)])
+    writer.put([(1, "a", AT_ONCE_S), (1, "again", AT_ONCE_S)])
     call = writer.call(rows_count)
     writer.start()
     kind, error = recorder.next()
@@ -211,7 +211,7 @@ def test_after_an_error_nothing_is_told_any_more(file: LogFile, recorder: Record
     assert isinstance(error.__cause__, sqlite3.IntegrityError)
     with pytest.raises(LogFailed):
         call.result(WAIT_S)
-    writer.put(2, "b", AT_ONCE_S)
+    writer.put([(2, "b", AT_ONCE_S)])
     with pytest.raises(LogFailed):
         writer.call(rows_count).result(WAIT_S)
     writer.close()
@@ -227,7 +227,7 @@ def test_a_write_that_ends_the_transaction_stops_the_writer(file: LogFile, recor
 
     writer = LogWriter(file, write, on_flushed=recorder.flushed, on_failure=recorder.failed)
     writer.start()
-    writer.put(1, "a", AT_ONCE_S)
+    writer.put([(1, "a", AT_ONCE_S)])
     kind, error = recorder.next()
     assert kind == "failed"
     assert "ended in the middle of a batch" in str(error)
@@ -243,7 +243,7 @@ def test_another_writer_is_waited_for_and_named(
     writer = writer_on(file, recorder)
     with child("write", file.path) as other:
         writer.start()
-        writer.put(1, "a", AT_ONCE_S)
+        writer.put([(1, "a", AT_ONCE_S)])
         warning = warnings.next()
         assert f"process {other.pid} " in warning["who"]
         assert warning["what"] == "holds a write transaction on the file"
@@ -260,7 +260,7 @@ def test_closing_does_not_wait_for_another_writer_without_end(
     writer = writer_on(file, recorder)
     with child("write", file.path) as other:
         writer.start()
-        writer.put(1, "a", AT_ONCE_S)
+        writer.put([(1, "a", AT_ONCE_S)])
         writer.close()
         kind, error = recorder.next()
         assert kind == "failed"
@@ -274,7 +274,7 @@ def write_much(writer: LogWriter[str, str], file: LogFile, recorder: Recorder, b
     """Flushes batches without a pause, always with one more queued; returns the largest write-ahead log seen."""
     largest = durable = 0
     for n in range(1, batches * 100, 100):
-        writer.put_many([(n + i, "row", AT_ONCE_S) for i in range(100)])
+        writer.put([(n + i, "row", AT_ONCE_S) for i in range(100)])
         while durable < n - 1:  # the batch before this one
             _, durable, _ = recorder.next()
         largest = max(largest, file.wal_size())
@@ -329,7 +329,7 @@ def test_a_flush_that_ends_after_a_checkpoint_failed_is_not_told(file: LogFile, 
 
     writer: LogWriter[str, str] = LogWriter(file, write, on_flushed=recorder.flushed, on_failure=recorder.failed)
     writer.start()
-    writer.put(1, "a", AT_ONCE_S)
+    writer.put([(1, "a", AT_ONCE_S)])
     kind, error = recorder.next()
     assert kind == "failed"
     assert "the checkpoint's sync failed" in str(error)
@@ -352,7 +352,7 @@ def test_a_checkpoint_that_fails_stops_the_writer(
         file, insert_wide(file), on_flushed=recorder.flushed, on_failure=recorder.failed, wal_bytes=1
     )
     writer.start()
-    writer.put(1, "a", AT_ONCE_S)
+    writer.put([(1, "a", AT_ONCE_S)])
     assert recorder.next() == ("flushed", 1, [])
     assert failed.wait(WAIT_S)
     kind, error = recorder.next()

@@ -226,12 +226,12 @@ def test_trials_that_leave_nothing_cost_no_flush(participant: Participant, jobs:
     writer: LogWriter[Job, Tried | Denied] = LogWriter(
         participant.file, participant.log.write, on_flushed=recorder.flushed, on_failure=recorder.failed
     )
-    writer.put_many([(n, job, AT_ONCE_S) for n, job in enumerate(jobs, 1)])
+    writer.put([(n, job, AT_ONCE_S) for n, job in enumerate(jobs, 1)])
     writer.start()
     kind, upto, results = recorder.next()
     assert (kind, upto, len(results)) == ("flushed", len(jobs), len(jobs))
     assert writer.flushes == 0
-    writer.put(9, try_(Z), AT_ONCE_S)
+    writer.put([(9, try_(Z), AT_ONCE_S)])
     recorder.next()
     assert writer.flushes == 1
     writer.close()

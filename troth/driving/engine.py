@@ -193,7 +193,7 @@ class Engine(ABC, Generic[E, F, J, R]):
         """Gives the writer what was queued."""
         if self._jobs:
             jobs, self._jobs = self._jobs, []
-            self.writer.put_many(jobs)
+            self.writer.put(jobs)
 
     def in_writer(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Runs `work` in the writer thread, behind everything queued; done when all that it saw is durable. Cancelled,

@@ -107,12 +107,9 @@ class LogWriter(Generic[J, R]):
         self._checkpointer.start()
         self._thread.start()
 
-    def put(self, n: int, job: J, within_s: float) -> None:
-        """Queues one job. Never blocks on the disk."""
-        self.put_many(((n, job, within_s),))
-
-    def put_many(self, jobs: Sequence[tuple[int, J, float]]) -> None:
-        """Queues jobs in order, each to be flushed within so many seconds, and earlier when a flush comes by."""
+    def put(self, jobs: Sequence[tuple[int, J, float]]) -> None:
+        """Queues numbered jobs in order, each to be flushed within so many seconds, and earlier when a flush comes by.
+        Never blocks on the disk."""
         with self._changed:
             soonest = math.inf
             for n, job, within_s in jobs:
