@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loop
+from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loop, run_branch
 from faults.servers import Database, PostgreSQL
 from faults.servers.server import ServerError
 from participant.resources import No
@@ -116,12 +116,24 @@ async def test_prepared_transactions_switched_off(monkeypatch: pytest.MonkeyPatc
             await opened.close()
 
 
+@pytest.mark.parametrize(("setting", "ours"), [("off", "on"), ("local", "local"), ("remote_apply", "remote_apply")])
 @on_a_loop
-async def test_a_lazy_commit_is_made_a_durable_one(subject: PostgreSQLSubject) -> None:
-    subject.database.execute(f"ALTER DATABASE {subject.database.name} SET synchronous_commit = off")
+async def test_a_lazy_commit_is_made_a_durable_one(subject: PostgreSQLSubject, setting: str, ours: str) -> None:
+    """Also behind a statement that may have changed it."""
+    subject.database.execute(f"ALTER DATABASE {subject.database.name} SET synchronous_commit = {setting}")
+    subject.database.execute("CREATE TABLE noted(setting text)")
+    subject.database.execute(
+        "CREATE FUNCTION notes() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN INSERT INTO noted VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$"
+    )
     async with subject.opened() as opened:
-        shown = encode([sql("SHOW synchronous_commit", read_only=True)])
-        assert b"on" in (await opened.prepare(FIRST, opened.plan(shown))).rows
+        subject.database.execute(
+            "CREATE TRIGGER n AFTER INSERT ON troth_finished FOR EACH ROW EXECUTE FUNCTION notes()"
+        )
+        lazy = "SELECT set_config('synchronous_commit', 'off', false)"
+        for attempt, operations in ((FIRST, [insert("orders", 1)]), (SECOND, [insert("orders", 2), sql(lazy)])):
+            await run_branch(opened, attempt, encode(operations))
+    assert subject.database.execute("SELECT setting FROM noted") == [(ours,)] * 2
 
 
 @on_a_loop
