@@ -13,7 +13,7 @@ from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loo
 from faults.servers import Database, PostgreSQL
 from participant.resources import No, Prepared
 from participant.resources.outside import ResourceRefused
-from participant.resources.postgresql import PostgreSQLResource, pool, resource
+from participant.resources.postgresql import PostgreSQLResource, pool, resource, session
 from participant.resources.postgresql.session import Query, Session
 from tests.postgresql_tools import Link, PostgreSQLSubject, balance, listed
 from tests.sqlite_tools import add, encode, read
@@ -226,6 +226,29 @@ async def test_a_silent_server_is_given_up(subject: PostgreSQLSubject, monkeypat
             await opened.prepare(FIRST, opened.plan(slow))
         monkeypatch.undo()
         await opened.prepare(SECOND, opened.plan(WORK))
+
+
+@on_a_loop
+async def test_a_server_that_falls_silent_behind_the_handshake_is_given_up(
+    subject: PostgreSQLSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = Link(subject.database)
+    async with link.running() as dsn:
+        opened = PostgreSQLResource(dsn, lock_timeout_s=subject.lock_timeout_s, pool=subject.at_work_max)
+        await opened.open(NAMESPACE)
+        try:
+            link.silent = True
+            monkeypatch.setattr(session, "ANSWER_WITHIN_S", 0.2)
+            async with asyncio.timeout(30):
+                with pytest.raises(No, match="no answer within") as caught:
+                    await opened.prepare(FIRST, opened.plan(WORK))
+                assert caught.value.reason.retryable
+                link.silent = False
+                monkeypatch.undo()
+                await opened.prepare(SECOND, opened.plan(WORK))
+                await opened.abort(SECOND)
+        finally:
+            await opened.close()
 
 
 # The server dies. It is started in this thread, for it ends with the one that starts it.

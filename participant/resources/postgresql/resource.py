@@ -23,7 +23,7 @@ from participant.resources import No, Plan, Prepared
 from participant.resources.outside import ResourceRefused, Stray, Survey
 from participant.resources.postgresql import catalog, denials, opening, statements
 from participant.resources.postgresql.pool import Fenced, Pool
-from participant.resources.postgresql.session import Lost, Query, Session, Unit, text
+from participant.resources.postgresql.session import ANSWER_WITHIN_S, Lost, Query, Session, Unit, text
 from participant.resources.postgresql.statements import Work
 from participant.resources.server import planning
 from participant.resources.server.places import Unavailable
@@ -40,8 +40,6 @@ log = structlog.get_logger(__name__)
 PREFIX = "troth:"
 OPEN_WITHIN_S = 5.0
 """How long a server that is only starting, or not there yet, is waited for."""
-ANSWER_WITHIN_S = 30.0
-"""How long a unit may take beside its waiting for locks, before its connection is given up."""
 CLEAN_WITHIN_S = 2.0
 """How long a NO waits until what is left of its branch is gone; then it goes out, and the cleaning goes on."""
 _AGAIN_MIN_S, _AGAIN_MAX_S = 0.02, 1.0
