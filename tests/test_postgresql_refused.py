@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,7 +16,7 @@ from participant.resources.outside import ResourceRefused
 from participant.resources.postgresql import PostgreSQLResource, opening, resource
 from participant.resources.postgresql.session import Session
 from tests.postgresql_tools import SCHEMA, PostgreSQLSubject, listed
-from tests.sqlite_tools import add, encode, insert, update
+from tests.sqlite_tools import add, check, encode, insert, keys, read, update
 from troth.operations import sql
 from troth.v1.types_pb2 import Code
 
@@ -276,6 +277,55 @@ async def test_a_table_that_changes_while_it_is_served(subject: PostgreSQLSubjec
         subject.database.execute("DROP TABLE stock")
         with pytest.raises(No, match=r"no such table|no table stock"):
             await opened.prepare(THIRD, opened.plan(encode([insert("stock", 2)])))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("bigint", "x1"),
+        ("bigint", "99999999999999999999"),
+        ("numeric", ""),
+        ("float4", "1e300"),
+        ("bytea", "x1"),
+        ("boolean", "yes"),
+    ],
+)
+@on_a_loop
+async def test_a_column_that_becomes_text_while_it_is_served(subject: PostgreSQLSubject, kind: str, value: str) -> None:
+    """What is read is not of the type in the catalog. Nothing stays prepared, and the catalog is read again."""
+    subject.database.execute(f"CREATE TABLE things(id int PRIMARY KEY, v {kind})")
+    subject.database.execute("INSERT INTO things VALUES (1)")
+    async with subject.opened() as opened:
+        assert isinstance(opened, PostgreSQLResource)
+        plans = [opened.plan(encode([*first, read("things", 1)])) for first in ([], [insert("orders", 1)])]
+        subject.database.execute(f"ALTER TABLE things ALTER v TYPE text USING '{value}'")
+        with pytest.raises(No, match="changed at the server"):
+            await opened.read_row("things", keys(1))
+        for plan in plans:
+            for branch in (opened.prepare(FIRST, plan), opened.run(SECOND, b"", plan)):
+                with pytest.raises(No, match=r"a table was changed at the server .*: things") as caught:
+                    await branch
+                assert (caught.value.reason.code, caught.value.reason.retryable) == (Code.CODE_NOT_SERVING, True)
+                assert (listed(subject.database), subject.database.execute("TABLE orders")) == ([], [])
+        await asyncio.gather(*opened._tasks)
+        (things,) = [status for status in opened.tables() if status.name == "things"]
+        assert [column.type for column in things.columns] == ["integer", "text"]
+
+
+@on_a_loop
+async def test_a_check_of_a_column_that_becomes_text(subject: PostgreSQLSubject) -> None:
+    subject.database.execute("CREATE TABLE things(id int PRIMARY KEY, v int)")
+    subject.database.execute("INSERT INTO things VALUES (1, 1)")
+    async with subject.opened() as opened:
+        assert isinstance(opened, PostgreSQLResource)
+        plan = opened.plan(encode([check("things", 1, "v", equals=1)]))
+        subject.database.execute("ALTER TABLE things ALTER v TYPE text USING 'x' || v")
+        with pytest.raises(No, match="changed at the server") as caught:
+            await opened.prepare(FIRST, plan)
+        assert (caught.value.reason.retryable, caught.value.reason.column) == (True, "v")
+        await asyncio.gather(*opened._tasks)
+        with pytest.raises(No, match="column v of things/1 is x1, not 1"):
+            await opened.prepare(SECOND, opened.plan(encode([check("things", 1, "v", equals="1")])))
 
 
 @on_a_loop

@@ -24,7 +24,7 @@ from participant.resources.outside import ResourceRefused, Stray, Survey
 from participant.resources.postgresql import catalog, denials, opening, statements
 from participant.resources.postgresql.pool import Fenced, Pool
 from participant.resources.postgresql.session import ANSWER_WITHIN_S, Lost, Query, Session, Unit, text
-from participant.resources.postgresql.statements import Work
+from participant.resources.postgresql.statements import Stale, Work
 from participant.resources.server import planning
 from participant.resources.server.places import Unavailable
 from participant.resources.server.resource import ServerResource
@@ -237,7 +237,11 @@ class PostgreSQLResource(ServerResource):
                 raise _unreachable(lost) from lost
             if unit.failure is not None:
                 raise denials.denial(None, unit.failure, self._database)
-            row = statements.row_of(target, unit.results[0])
+            try:
+                row = statements.row_of(target, unit.results[0])
+            except Stale:
+                self._behind(self._reload())
+                raise
             row.participant = self._participant
             return row
 
@@ -266,8 +270,12 @@ class PostgreSQLResource(ServerResource):
         )
 
     def _rows(self, work: Work, unit: Unit) -> bytes:
-        """Raises No for a wrong number of rows."""
-        encoded = work.rows(unit.results[1:])
+        """Raises No for a wrong number of rows, and for a catalog that is out of date, which is read again then."""
+        try:
+            encoded = work.rows(unit.results[1:])
+        except Stale:
+            self._behind(self._reload())
+            raise
         if encoded and self._participant:
             rows = types_pb2.Rows.FromString(encoded)
             for row in rows.rows:
@@ -283,9 +291,10 @@ class PostgreSQLResource(ServerResource):
         stale = denials.is_stale(step, unit.failure)
         if stale:
             session.close()
-        if stale or unit.failure.sqlstate in denials.NOT_THERE:
+        no = denials.denial(step, unit.failure, self._database)
+        if stale or isinstance(no, Stale) or unit.failure.sqlstate in denials.NOT_THERE:
             self._behind(self._reload())
-        return denials.denial(step, unit.failure, self._database)
+        return no
 
     async def _reload(self) -> None:
         """Reads the catalog again; what cannot be read now is read another time."""
