@@ -13,8 +13,8 @@ from faults.servers import Database, PostgreSQL
 from faults.servers.server import ServerError
 from participant.resources import No
 from participant.resources.outside import ResourceRefused
-from participant.resources.postgresql import PostgreSQLResource, opening, resource
-from participant.resources.postgresql.session import Session
+from participant.resources.postgresql import PostgreSQLResource, catalog, opening, resource
+from participant.resources.postgresql.session import Query, Session
 from tests.postgresql_tools import SCHEMA, PostgreSQLSubject, listed
 from tests.sqlite_tools import add, check, encode, insert, keys, read, update
 from troth.operations import sql
@@ -277,6 +277,49 @@ async def test_a_table_that_changes_while_it_is_served(subject: PostgreSQLSubjec
         subject.database.execute("DROP TABLE stock")
         with pytest.raises(No, match=r"no such table|no table stock"):
             await opened.prepare(THIRD, opened.plan(encode([insert("stock", 2)])))
+
+
+@on_a_loop
+async def test_a_catalog_that_cannot_be_read_now_is_read_another_time(
+    subject: PostgreSQLSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is locked for longer than lock_timeout_s; then when the question is cancelled."""
+    async with subject.opened() as opened:
+        subject.database.execute("CREATE TABLE stock(id int PRIMARY KEY)")
+        with subject.database.connect() as connection, connection.transaction():
+            connection.execute("LOCK TABLE pg_constraint IN ACCESS EXCLUSIVE MODE")
+            await opened.survey()
+        with monkeypatch.context() as patched:
+            cancelled = "SELECT pg_cancel_backend(pg_backend_pid())::text, pg_sleep(30)::text"
+            patched.setattr(catalog, "_TABLES", cancelled)
+            await opened.survey()
+        assert "stock" not in {status.name for status in opened.tables()}
+        await opened.prepare(FIRST, opened.plan(subject.change))
+        await opened.abort(FIRST)
+        await opened.survey()
+        assert "stock" in {status.name for status in opened.tables()}
+
+
+@on_a_loop
+async def test_a_key_that_is_renamed_while_the_catalog_is_read(
+    subject: PostgreSQLSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = catalog._rows
+
+    async def renaming(session: Session, query: Query) -> catalog.Rows:
+        if query.sql == catalog._RULES:
+            subject.database.execute("ALTER TABLE orders RENAME id TO number")
+        return await rows(session, query)
+
+    async with subject.opened() as opened:
+        with monkeypatch.context() as patched:
+            patched.setattr(catalog, "_rows", renaming)
+            await opened.survey()
+        why = {status.name: status.not_served for status in opened.tables()}
+        assert why["orders"] == "key column number was made or renamed while the catalog was read"
+        assert why["accounts"] == ""
+        await opened.survey()
+        assert {status.not_served for status in opened.tables()} == {""}
 
 
 @pytest.mark.parametrize(
