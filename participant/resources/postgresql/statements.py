@@ -22,6 +22,7 @@ from participant.resources.postgresql.catalog import quote
 from participant.resources.postgresql.session import Failure, Query, text
 from participant.resources.server.catalog import Table
 from participant.resources.server.columns import Column, Kind, SqlValue
+from participant.resources.server.marks import marked
 from participant.resources.server.steps import (
     Add,
     Check,
@@ -299,7 +300,6 @@ def _text(raw: SqlValue) -> str | bytes | None:
 _SPACE = re.compile(r"(?:[\s;]|--[^\r\n]*)+", re.ASCII)
 _COMMENT_PART = re.compile(r"/\*|\*/")
 _WORD = re.compile(r"[A-Za-z_]*", re.ASCII)
-_MARK = re.compile(r"%(.?)", re.DOTALL)
 _CONTROL = frozenset(
     {"begin", "start", "commit", "end", "rollback", "abort", "prepare", "savepoint", "release", "set", "reset"}
 )
@@ -343,21 +343,7 @@ def _own(step: Sql) -> str:
         raise step.no(Code.CODE_BAD_OPERATION, f"{word.upper()}: {_UNFIT[word]}")
     if not word and "(" not in step.statement:
         raise step.no(Code.CODE_BAD_OPERATION, "the statement is empty")
-    numbers = iter(range(1, len(step.parameters) + 2))
-
-    def mark(matched: re.Match[str]) -> str:
-        if matched[1] == "%":
-            return "%"
-        if matched[1] != "s":
-            raise step.no(Code.CODE_BAD_OPERATION, f"{matched[0]} in the statement: write %s or %%")
-        return f"${next(numbers, 0)}"
-
-    sql = _MARK.sub(mark, step.statement)
-    used = next(numbers, len(step.parameters) + 2) - 1
-    if used != len(step.parameters):
-        message = f"the statement takes another number of parameters than the {len(step.parameters)} given"
-        raise step.no(Code.CODE_BAD_OPERATION, message)
-    return sql
+    return marked(step, "${}".format)
 
 
 # What is answered.
