@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
 from faults.servers import Database
+from faults.servers.server import HOST
 from participant.resources.outside import OutsideResource
 from participant.resources.postgresql import PostgreSQLResource
 from tests.server_subject import TwoTables
@@ -13,6 +19,9 @@ CREATE TABLE accounts(id text PRIMARY KEY, balance bigint CHECK (balance >= 0));
 CREATE TABLE orders(id int PRIMARY KEY, account text REFERENCES accounts, code text UNIQUE);
 INSERT INTO accounts VALUES ('alice', 100), ('bob', 100);
 """
+
+READY = b"Z\0\0\0\5I"
+"""What the server says last when a connection stands."""
 
 
 class PostgreSQLSubject(TwoTables):
@@ -27,6 +36,60 @@ class PostgreSQLSubject(TwoTables):
 
     def make(self) -> OutsideResource:
         return PostgreSQLResource(self.database.dsn, lock_timeout_s=self.lock_timeout_s, pool=self.at_work_max)
+
+
+class Link:
+    """A way to the server on which one side is gone, or says nothing more, and the other one does not hear of it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._ours: list[StreamWriter] = []
+        self.silent = False
+        """Whether connections that are made now have no answer but that they stand."""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[str]:
+        """The DSN of the same database through here."""
+        tasks: set[asyncio.Task[None]] = set()
+
+        def serve(reader: StreamReader, writer: StreamWriter) -> None:
+            tasks.add(asyncio.create_task(self._serve(reader, writer)))
+
+        server = await asyncio.start_server(serve, HOST, 0)
+        port = server.sockets[0].getsockname()[1]
+        try:
+            yield self._database.dsn.replace(f":{self._database.server.port}/", f":{port}/")
+        finally:
+            server.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def lose(self) -> None:
+        """Our side of all connections is gone; the server's stand."""
+        for writer in self._ours:
+            writer.transport.abort()
+
+    async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
+        self._ours.append(writer)
+        there, back = await asyncio.open_connection(HOST, self._database.server.port)
+        answers = asyncio.create_task(self._answers(there, writer, self.silent))
+        try:
+            with suppress(ConnectionError):
+                while data := await reader.read(1 << 16):
+                    back.write(data)
+            await asyncio.Event().wait()  # until this is cancelled the server hears of no end
+        finally:
+            answers.cancel()
+            for each in (back, writer):
+                each.close()
+
+    async def _answers(self, reader: StreamReader, writer: StreamWriter, silent: bool) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                if silent and data.endswith(READY):
+                    return
 
 
 def listed(database: Database) -> list[str]:

@@ -13,9 +13,9 @@ from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loo
 from faults.servers import Database, PostgreSQL
 from participant.resources import No, Prepared
 from participant.resources.outside import ResourceRefused
-from participant.resources.postgresql import PostgreSQLResource, pool, resource
+from participant.resources.postgresql import PostgreSQLResource, pool, resource, session
 from participant.resources.postgresql.session import Query, Session
-from tests.postgresql_tools import PostgreSQLSubject, balance, listed
+from tests.postgresql_tools import Link, PostgreSQLSubject, balance, listed
 from tests.sqlite_tools import add, encode, read
 from troth.operations import sql
 
@@ -228,6 +228,29 @@ async def test_a_silent_server_is_given_up(subject: PostgreSQLSubject, monkeypat
         await opened.prepare(SECOND, opened.plan(WORK))
 
 
+@on_a_loop
+async def test_a_server_that_falls_silent_behind_the_handshake_is_given_up(
+    subject: PostgreSQLSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = Link(subject.database)
+    async with link.running() as dsn:
+        opened = PostgreSQLResource(dsn, lock_timeout_s=subject.lock_timeout_s, pool=subject.at_work_max)
+        await opened.open(NAMESPACE)
+        try:
+            link.silent = True
+            monkeypatch.setattr(session, "ANSWER_WITHIN_S", 0.2)
+            async with asyncio.timeout(30):
+                with pytest.raises(No, match="no answer within") as caught:
+                    await opened.prepare(FIRST, opened.plan(WORK))
+                assert caught.value.reason.retryable
+                link.silent = False
+                monkeypatch.undo()
+                await opened.prepare(SECOND, opened.plan(WORK))
+                await opened.abort(SECOND)
+        finally:
+            await opened.close()
+
+
 # The server dies. It is started in this thread, for it ends with the one that starts it.
 
 
@@ -351,3 +374,37 @@ async def test_without_a_wait_for_them_a_branch_would_come_to_be_behind_the_surv
         await running
         assert (await later.survey()).prepared == {FIRST}
         await first.close()
+
+
+@on_a_loop
+async def test_a_keeper_that_the_server_still_has_keeps_nobody_out(subject: PostgreSQLSubject) -> None:
+    """Our side of every connection is gone, and the server has not heard of it: the old keeper has the lock."""
+    link = Link(subject.database)
+    async with link.running() as dsn:
+        opened = PostgreSQLResource(dsn, lock_timeout_s=subject.lock_timeout_s, pool=subject.at_work_max)
+        await opened.open(NAMESPACE)
+        try:
+            await opened.prepare(FIRST, opened.plan(WORK))
+            keeper = opened._pool._keeper
+            assert keeper is not None
+            link.lose()
+            async with asyncio.timeout(30):
+                await opened.commit(FIRST)
+                await opened.prepare(SECOND, opened.plan(WORK))
+                await opened.abort(SECOND)
+            await ended(subject.database, keeper.pid)
+        finally:
+            await opened.close()
+    assert total(subject.database) == (90, 110)
+
+
+@on_a_loop
+async def test_the_server_looks_whether_our_side_is_there(subject: PostgreSQLSubject) -> None:
+    """By its own settings a process of which nobody hears any more, and its lock, would stay for two hours."""
+    noted = "INSERT INTO noted SELECT setting::int FROM pg_settings WHERE starts_with(name, 'tcp_') ORDER BY name"
+    subject.database.execute("CREATE TABLE noted(setting int)")
+    async with subject.opened() as opened:
+        await opened.run(FIRST, b"", opened.plan(encode([sql(noted, rows=4)])))
+    count, idle, interval, user_timeout_ms = [setting for (setting,) in subject.database.execute("TABLE noted")]
+    assert 0 < idle + count * interval < pool.FENCE_WITHIN_S
+    assert 0 < user_timeout_ms < 1000 * pool.FENCE_WITHIN_S

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loop
+from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loop, run_branch
 from faults.servers import Database, PostgreSQL
 from faults.servers.server import ServerError
 from participant.resources import No
 from participant.resources.outside import ResourceRefused
-from participant.resources.postgresql import PostgreSQLResource, opening, resource
-from participant.resources.postgresql.session import Session
+from participant.resources.postgresql import PostgreSQLResource, catalog, opening, resource
+from participant.resources.postgresql.session import Query, Session
 from tests.postgresql_tools import SCHEMA, PostgreSQLSubject, listed
-from tests.sqlite_tools import add, encode, insert, update
+from tests.sqlite_tools import add, check, encode, insert, keys, read, update
 from troth.operations import sql
 from troth.v1.types_pb2 import Code
 
@@ -116,12 +117,24 @@ async def test_prepared_transactions_switched_off(monkeypatch: pytest.MonkeyPatc
             await opened.close()
 
 
+@pytest.mark.parametrize(("setting", "ours"), [("off", "on"), ("local", "local"), ("remote_apply", "remote_apply")])
 @on_a_loop
-async def test_a_lazy_commit_is_made_a_durable_one(subject: PostgreSQLSubject) -> None:
-    subject.database.execute(f"ALTER DATABASE {subject.database.name} SET synchronous_commit = off")
+async def test_a_lazy_commit_is_made_a_durable_one(subject: PostgreSQLSubject, setting: str, ours: str) -> None:
+    """Also behind a statement that may have changed it."""
+    subject.database.execute(f"ALTER DATABASE {subject.database.name} SET synchronous_commit = {setting}")
+    subject.database.execute("CREATE TABLE noted(setting text)")
+    subject.database.execute(
+        "CREATE FUNCTION notes() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN INSERT INTO noted VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$"
+    )
     async with subject.opened() as opened:
-        shown = encode([sql("SHOW synchronous_commit", read_only=True)])
-        assert b"on" in (await opened.prepare(FIRST, opened.plan(shown))).rows
+        subject.database.execute(
+            "CREATE TRIGGER n AFTER INSERT ON troth_finished FOR EACH ROW EXECUTE FUNCTION notes()"
+        )
+        lazy = "SELECT set_config('synchronous_commit', 'off', false)"
+        for attempt, operations in ((FIRST, [insert("orders", 1)]), (SECOND, [insert("orders", 2), sql(lazy)])):
+            await run_branch(opened, attempt, encode(operations))
+    assert subject.database.execute("SELECT setting FROM noted") == [(ours,)] * 2
 
 
 @on_a_loop
@@ -264,6 +277,98 @@ async def test_a_table_that_changes_while_it_is_served(subject: PostgreSQLSubjec
         subject.database.execute("DROP TABLE stock")
         with pytest.raises(No, match=r"no such table|no table stock"):
             await opened.prepare(THIRD, opened.plan(encode([insert("stock", 2)])))
+
+
+@on_a_loop
+async def test_a_catalog_that_cannot_be_read_now_is_read_another_time(
+    subject: PostgreSQLSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is locked for longer than lock_timeout_s; then when the question is cancelled."""
+    async with subject.opened() as opened:
+        subject.database.execute("CREATE TABLE stock(id int PRIMARY KEY)")
+        with subject.database.connect() as connection, connection.transaction():
+            connection.execute("LOCK TABLE pg_constraint IN ACCESS EXCLUSIVE MODE")
+            await opened.survey()
+        with monkeypatch.context() as patched:
+            cancelled = "SELECT pg_cancel_backend(pg_backend_pid())::text, pg_sleep(30)::text"
+            patched.setattr(catalog, "_TABLES", cancelled)
+            await opened.survey()
+        assert "stock" not in {status.name for status in opened.tables()}
+        await opened.prepare(FIRST, opened.plan(subject.change))
+        await opened.abort(FIRST)
+        await opened.survey()
+        assert "stock" in {status.name for status in opened.tables()}
+
+
+@on_a_loop
+async def test_a_key_that_is_renamed_while_the_catalog_is_read(
+    subject: PostgreSQLSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = catalog._rows
+
+    async def renaming(session: Session, query: Query) -> catalog.Rows:
+        if query.sql == catalog._RULES:
+            subject.database.execute("ALTER TABLE orders RENAME id TO number")
+        return await rows(session, query)
+
+    async with subject.opened() as opened:
+        with monkeypatch.context() as patched:
+            patched.setattr(catalog, "_rows", renaming)
+            await opened.survey()
+        why = {status.name: status.not_served for status in opened.tables()}
+        assert why["orders"] == "key column number was made or renamed while the catalog was read"
+        assert why["accounts"] == ""
+        await opened.survey()
+        assert {status.not_served for status in opened.tables()} == {""}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("bigint", "x1"),
+        ("bigint", "99999999999999999999"),
+        ("numeric", ""),
+        ("float4", "1e300"),
+        ("bytea", "x1"),
+        ("boolean", "yes"),
+    ],
+)
+@on_a_loop
+async def test_a_column_that_becomes_text_while_it_is_served(subject: PostgreSQLSubject, kind: str, value: str) -> None:
+    """What is read is not of the type in the catalog. Nothing stays prepared, and the catalog is read again."""
+    subject.database.execute(f"CREATE TABLE things(id int PRIMARY KEY, v {kind})")
+    subject.database.execute("INSERT INTO things VALUES (1)")
+    async with subject.opened() as opened:
+        assert isinstance(opened, PostgreSQLResource)
+        plans = [opened.plan(encode([*first, read("things", 1)])) for first in ([], [insert("orders", 1)])]
+        subject.database.execute(f"ALTER TABLE things ALTER v TYPE text USING '{value}'")
+        with pytest.raises(No, match="changed at the server"):
+            await opened.read_row("things", keys(1))
+        for plan in plans:
+            for branch in (opened.prepare(FIRST, plan), opened.run(SECOND, b"", plan)):
+                with pytest.raises(No, match=r"a table was changed at the server .*: things") as caught:
+                    await branch
+                assert (caught.value.reason.code, caught.value.reason.retryable) == (Code.CODE_NOT_SERVING, True)
+                assert (listed(subject.database), subject.database.execute("TABLE orders")) == ([], [])
+        await asyncio.gather(*opened._tasks)
+        (things,) = [status for status in opened.tables() if status.name == "things"]
+        assert [column.type for column in things.columns] == ["integer", "text"]
+
+
+@on_a_loop
+async def test_a_check_of_a_column_that_becomes_text(subject: PostgreSQLSubject) -> None:
+    subject.database.execute("CREATE TABLE things(id int PRIMARY KEY, v int)")
+    subject.database.execute("INSERT INTO things VALUES (1, 1)")
+    async with subject.opened() as opened:
+        assert isinstance(opened, PostgreSQLResource)
+        plan = opened.plan(encode([check("things", 1, "v", equals=1)]))
+        subject.database.execute("ALTER TABLE things ALTER v TYPE text USING 'x' || v")
+        with pytest.raises(No, match="changed at the server") as caught:
+            await opened.prepare(FIRST, plan)
+        assert (caught.value.reason.retryable, caught.value.reason.column) == (True, "v")
+        await asyncio.gather(*opened._tasks)
+        with pytest.raises(No, match="column v of things/1 is x1, not 1"):
+            await opened.prepare(SECOND, opened.plan(encode([check("things", 1, "v", equals="1")])))
 
 
 @on_a_loop

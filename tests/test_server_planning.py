@@ -12,6 +12,7 @@ from participant.resources import Lock, Mode, No
 from participant.resources.catalog import Refused
 from participant.resources.server.catalog import Catalog, Table
 from participant.resources.server.columns import Column, Kind
+from participant.resources.server.marks import marked
 from participant.resources.server.planning import plan, target_of
 from participant.resources.server.steps import Add, Sql, Upsert
 from tests.sqlite_tools import add, check, delete, encode, insert, keys, read, update, upsert
@@ -143,3 +144,20 @@ def test_a_row_shows_its_key_as_it_is_written() -> None:
     row = target.row([7, None, Decimal("1.50"), 0.5, "x", 1, "{}"])
     assert (row.position, row.table, list(row.key)) == (3, "stock", [Value(integer=7)])
     assert [column.value for column in row.values][:3] == [Value(integer=7), Value(null=True), Value(text="1.50")]
+
+
+def test_where_parameters_go() -> None:
+    def of(statement: str, *parameters: Any) -> str:
+        (step,) = plan(CATALOG, encode([sql(statement, parameters)])).work
+        return marked(step, "${}".format)
+
+    assert of("UPDATE t SET a = %s, b = a %% 2 WHERE c = %s", 5, "x") == "UPDATE t SET a = $1, b = a % 2 WHERE c = $2"
+    for statement, message in (
+        ("SELECT %s", "the statement takes 1 parameters, and 2 are given"),
+        ("SELECT %s, %s, %s", "the statement takes 3 parameters, and 2 are given"),
+        ("SELECT %s, %s, %d", "%d in the statement: write %s or %%"),
+        ("SELECT %s, %s, %", "% in the statement: write %s or %%"),
+    ):
+        with pytest.raises(No) as caught:
+            of(statement, 5, "x")
+        assert (caught.value.reason.code, caught.value.reason.message) == (Code.CODE_BAD_OPERATION, message)

@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import NamedTuple, TypedDict
 
 from participant.resources.catalog import Refused
-from participant.resources.postgresql.session import Query, Session
+from participant.resources.postgresql.session import Lost, Query, Session
 from participant.resources.postgresql.session import text as field_of
 from participant.resources.server.catalog import Catalog, Table
 from participant.resources.server.columns import KEYS, Column, Kind
@@ -139,7 +139,7 @@ Rows = list[list[str | None]]
 
 
 async def load(session: Session) -> Database:
-    """Raises Lost; AssertionError when the catalog cannot be read, which any role may."""
+    """Raises Lost, also when the catalog cannot be read now: it may be locked, or somebody cancels the question."""
     drafts = {row[0]: _draft(row) for row in await _rows(session, Query(_TABLES))}
     oids = "{" + ",".join(str(oid) for oid in drafts) + "}"
     for row in await _rows(session, Query(_COLUMNS, (oids,))):
@@ -162,7 +162,8 @@ def quote(name: str) -> str:
 
 async def _rows(session: Session, query: Query) -> Rows:
     unit = await session.ask(query)
-    assert unit.failure is None, unit.failure
+    if unit.failure is not None:
+        raise Lost(unit.failure.words())
     result = unit.results[0]
     return [[field_of(result, row, column) for column in range(result.nfields)] for row in range(result.ntuples)]
 
@@ -261,7 +262,10 @@ def _check_key(draft: _Draft) -> None:
     if not draft.key:
         draft.reasons.append("it has no primary key")
     for name in draft.key:
-        column = draft.columns[name]
+        column = draft.columns.get(name)
+        if column is None:
+            draft.reasons.append(f"key column {name} was made or renamed while the catalog was read")
+            continue
         if column.kind not in KEYS:
             draft.reasons.append(f"key column {name} is {column.declared}, whose equal values can look different")
         if name in draft.loose:

@@ -27,11 +27,10 @@ class Server(NamedTuple):
 
     finished: str
     """The table of what has committed, as statements name it."""
-    role: str
-    database: str
     place: str
     """The database by a name that no other one has: its cluster's own identifier, and its number there."""
     synchronous_commit: str
+    """What our sessions set: "on" where it was off, so that no answer goes out before its commit is on disk."""
 
 
 async def examine(session: Session, pool_size: int) -> Server:
@@ -75,7 +74,7 @@ async def examine(session: Session, pool_size: int) -> Server:
     )
     finished = f"{quote(str(schema))}.troth_finished"
     await _make_finished(session, finished, str(role), quote(str(schema)))
-    return Server(finished, str(role), str(database), str(place), str(synchronous))
+    return Server(finished, str(place), "on" if synchronous == "off" else str(synchronous))
 
 
 async def require_reach(session: Session, prefix: str) -> None:

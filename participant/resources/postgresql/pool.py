@@ -12,20 +12,33 @@ import secrets
 from hashlib import blake2b
 
 import psycopg
+import structlog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from participant.resources.outside import ResourceRefused
 from participant.resources.postgresql.session import Lost, Query, Session, Unit, text
 from participant.resources.server.places import Places
 
+log = structlog.get_logger(__name__)
+
 ENDERS = 8
 """Connections for ends: each carries out one end at a time, and the server forces several to disk at once."""
-FENCE_WITHIN_S = 10.0
-"""How long an earlier incarnation is waited for at start."""
+FENCE_WITHIN_S = 30.0
+"""How long an earlier incarnation is waited for at start: longer than the server takes to see that it is gone."""
+_SAY_AFTER_S = 1.0
 _LOOK_AGAIN_S = 0.05
 _CONNECT_WITHIN_S = 5
 _SILENT_S = 10
-"""After which a connection whose other side does not answer is given up by the system."""
+"""After which a connection whose other side does not answer is given up by the system, ours and the server's."""
+_KEEPALIVES = {"keepalives_idle": _SILENT_S // 2, "keepalives_interval": 1, "keepalives_count": _SILENT_S // 2}
+_USER_TIMEOUT = {"tcp_user_timeout": _SILENT_S * 1000}
+_AT_THE_SERVER = {**{f"tcp_{name}": value for name, value in _KEEPALIVES.items()}, **_USER_TIMEOUT}
+"""The same as settings of a session; one by a local socket takes them, and does without."""
+_HOLDER = (
+    "pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted"
+    " AND (l.classid::int8 << 32 | l.objid::int8) = $1::int8"
+)
+"""The server process that holds an advisory lock."""
 
 
 class Fenced(Exception):
@@ -41,17 +54,16 @@ class Pool:
         self.name = f"troth:{identity}:{secrets.token_hex(4)}"
         """What its connections are called in pg_stat_activity: the identity, and this incarnation."""
         self._family = f"troth:{identity}:"
-        options = [conninfo_to_dict(dsn).get("options"), *(f"-c {name}={value}" for name, value in settings.items())]
+        begun = {**settings, **_AT_THE_SERVER}
+        options = [conninfo_to_dict(dsn).get("options"), *(f"-c {name}={value}" for name, value in begun.items())]
         self._conninfo = make_conninfo(
             dsn,
             application_name=self.name,
             client_encoding="UTF8",
             options=" ".join(str(option) for option in options if option),
             connect_timeout=conninfo_to_dict(dsn).get("connect_timeout", _CONNECT_WITHIN_S),
-            keepalives_idle=_SILENT_S // 2,
-            keepalives_interval=1,
-            keepalives_count=_SILENT_S // 2,
-            tcp_user_timeout=_SILENT_S * 1000,
+            **_KEEPALIVES,
+            **_USER_TIMEOUT,
         )
         self._key = str(int.from_bytes(blake2b(identity.encode(), digest_size=8).digest(), signed=True))
         self._places: Places[Session] = Places(size, self._made)
@@ -62,15 +74,16 @@ class Pool:
         self._keeping: asyncio.Task[None] | None = None
         self._replacing = asyncio.Lock()
         self._resets: set[asyncio.Task[None]] = set()
+        self._waited_for = ""
 
     async def fence(self) -> None:
         """Waits until this incarnation is the only one at the server. Raises ResourceRefused."""
         self._keeper = await self._connect()
-        deadline = asyncio.get_running_loop().time() + FENCE_WITHIN_S
+        began = asyncio.get_running_loop().time()
         while not await self._try_lock(self._keeper):
-            await self._patience(deadline, await self._holder(self._keeper), "holds the lock of this participant file")
+            await self._patience(began, await self._holder(self._keeper), "holds the lock of this participant file")
         while others := await self._others(self._keeper):
-            await self._patience(deadline, others, "still works for an earlier incarnation of this participant file")
+            await self._patience(began, others, "still works for an earlier incarnation of this participant file")
 
     async def take(self, within_s: float) -> Session:
         """A connection for one branch, clean by the server's own word, to be given back. Raises Unavailable."""
@@ -135,9 +148,13 @@ class Pool:
     async def _keep(self) -> None:
         """Has the lock again, when the keeper's connection was lost. Raises Fenced."""
         keeper = await self._connect()
-        if not await self._try_lock(keeper):
+        try:
+            await self._end_former(keeper)
+            if not await self._try_lock(keeper):
+                raise Fenced("another process works for this participant file at the server")
+        except BaseException:
             keeper.close()
-            raise Fenced("another process works for this participant file at the server")
+            raise
         self._keeper = keeper
 
     async def _connect(self) -> Session:
@@ -152,13 +169,20 @@ class Pool:
     async def _holder(self, keeper: Session) -> str:
         """Who holds the lock."""
         query = Query(
-            "SELECT a.pid::text, coalesce(host(a.client_addr), 'a local socket')"
-            " FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
-            " WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted"
-            " AND (l.classid::int8 << 32 | l.objid::int8) = $1::int8",
-            (self._key,),
+            f"SELECT a.pid::text, coalesce(host(a.client_addr), 'a local socket') FROM {_HOLDER}", (self._key,)
         )
         return _people(await _asked(keeper, query))
+
+    async def _end_former(self, keeper: Session) -> None:
+        """Waits until no other keeper of this incarnation has the lock, which is told to end: a server that has not
+        heard that its connection is gone keeps it, and this process would be fenced by itself."""
+        query = Query(
+            f"SELECT pg_terminate_backend(pid) FROM {_HOLDER} AND application_name = $2", (self._key, self.name)
+        )
+        while True:
+            if not (await _asked(keeper, query)).results[0].ntuples:
+                return
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def _others(self, keeper: Session) -> str:
         """Who of our identity is not of this incarnation, once told to end: the lock is here, they work for nobody."""
@@ -170,10 +194,14 @@ class Pool:
         )
         return _people(await _asked(keeper, query))
 
-    async def _patience(self, deadline: float, who: str, what: str) -> None:
-        if who and asyncio.get_running_loop().time() > deadline:
+    async def _patience(self, began: float, who: str, what: str) -> None:
+        waited_s = asyncio.get_running_loop().time() - began
+        if who and waited_s > FENCE_WITHIN_S:
             end = "SELECT pg_terminate_backend(PID)"
             raise ResourceRefused(f"PostgreSQL's {who} {what}: end that process, or run {end} there")
+        if who and waited_s > _SAY_AFTER_S and who != self._waited_for:
+            self._waited_for = who
+            log.warning("the end of another incarnation is waited for", who=f"PostgreSQL's {who}", why=f"it {what}")
         await asyncio.sleep(_LOOK_AGAIN_S)
 
 

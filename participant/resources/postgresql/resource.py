@@ -23,8 +23,8 @@ from participant.resources import No, Plan, Prepared
 from participant.resources.outside import ResourceRefused, Stray, Survey
 from participant.resources.postgresql import catalog, denials, opening, statements
 from participant.resources.postgresql.pool import Fenced, Pool
-from participant.resources.postgresql.session import Lost, Query, Session, Unit, text
-from participant.resources.postgresql.statements import Work
+from participant.resources.postgresql.session import ANSWER_WITHIN_S, Lost, Query, Session, Unit, text
+from participant.resources.postgresql.statements import Stale, Work
 from participant.resources.server import planning
 from participant.resources.server.places import Unavailable
 from participant.resources.server.resource import ServerResource
@@ -40,8 +40,6 @@ log = structlog.get_logger(__name__)
 PREFIX = "troth:"
 OPEN_WITHIN_S = 5.0
 """How long a server that is only starting, or not there yet, is waited for."""
-ANSWER_WITHIN_S = 30.0
-"""How long a unit may take beside its waiting for locks, before its connection is given up."""
 CLEAN_WITHIN_S = 2.0
 """How long a NO waits until what is left of its branch is gone; then it goes out, and the cleaning goes on."""
 _AGAIN_MIN_S, _AGAIN_MAX_S = 0.02, 1.0
@@ -239,7 +237,11 @@ class PostgreSQLResource(ServerResource):
                 raise _unreachable(lost) from lost
             if unit.failure is not None:
                 raise denials.denial(None, unit.failure, self._database)
-            row = statements.row_of(target, unit.results[0])
+            try:
+                row = statements.row_of(target, unit.results[0])
+            except Stale:
+                self._behind(self._reload())
+                raise
             row.participant = self._participant
             return row
 
@@ -268,8 +270,12 @@ class PostgreSQLResource(ServerResource):
         )
 
     def _rows(self, work: Work, unit: Unit) -> bytes:
-        """Raises No for a wrong number of rows."""
-        encoded = work.rows(unit.results[1:])
+        """Raises No for a wrong number of rows, and for a catalog that is out of date, which is read again then."""
+        try:
+            encoded = work.rows(unit.results[1:])
+        except Stale:
+            self._behind(self._reload())
+            raise
         if encoded and self._participant:
             rows = types_pb2.Rows.FromString(encoded)
             for row in rows.rows:
@@ -285,9 +291,10 @@ class PostgreSQLResource(ServerResource):
         stale = denials.is_stale(step, unit.failure)
         if stale:
             session.close()
-        if stale or unit.failure.sqlstate in denials.NOT_THERE:
+        no = denials.denial(step, unit.failure, self._database)
+        if stale or isinstance(no, Stale) or unit.failure.sqlstate in denials.NOT_THERE:
             self._behind(self._reload())
-        return denials.denial(step, unit.failure, self._database)
+        return no
 
     async def _reload(self) -> None:
         """Reads the catalog again; what cannot be read now is read another time."""

@@ -23,6 +23,8 @@ from psycopg.pq.abc import PGresult
 
 from participant.resources.server.cancels import was_cancelled
 
+ANSWER_WITHIN_S = 30.0
+"""How long a unit may take beside its waiting for locks, before its connection is given up."""
 KEPT_MAX = 1000
 """Statements that a session keeps parsed; beyond that they are parsed each time."""
 _BINARY, _TEXT = 1, 0
@@ -149,11 +151,11 @@ class Session:
         return self.lost is None and not self._pending and self._pgconn.transaction_status == _IDLE
 
     async def ask(self, *queries: Query, within_s: float | None = None) -> Unit:
-        """Sends a unit and waits for its answers. Raises Lost, also when they do not come in time: the connection is
-        given up then."""
+        """Sends a unit and waits for its answers, for ANSWER_WITHIN_S unless told. Raises Lost, also when they do not
+        come in time: the connection is given up then."""
         future = self.send(queries)
         if within_s is None:
-            return await future
+            within_s = ANSWER_WITHIN_S
         patience = self._loop.call_later(within_s, self._lose, f"no answer within {within_s:g} s")
         try:
             return await future

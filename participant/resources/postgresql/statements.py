@@ -22,6 +22,7 @@ from participant.resources.postgresql.catalog import quote
 from participant.resources.postgresql.session import Failure, Query, text
 from participant.resources.server.catalog import Table
 from participant.resources.server.columns import Column, Kind, SqlValue
+from participant.resources.server.marks import marked
 from participant.resources.server.steps import (
     Add,
     Check,
@@ -37,6 +38,7 @@ from participant.resources.server.steps import (
 from troth.v1 import types_pb2
 from troth.v1.types_pb2 import Code
 
+CHANGED = "a table was changed at the server since the statement was planned"
 SHAPES_MAX = 4096
 """Texts kept of each sort; what falls out is made again."""
 
@@ -49,6 +51,13 @@ _COMPARED = {"equals": "IS NOT DISTINCT FROM", "at_least": ">=", "at_most": "<="
 _ONLY_READING = (Query("SAVEPOINT troth_read"), Query("SET TRANSACTION READ ONLY"))
 _READ = (Query("RELEASE SAVEPOINT troth_read"),)
 """Around a statement that may only read: leaving a savepoint, what may be done is again what it was before."""
+
+
+class Stale(No):
+    """A column holds what its type in the catalog cannot have: the type was changed since the catalog was read."""
+
+    def __init__(self, target: Target, column: str = "") -> None:
+        super().__init__(target.no(Code.CODE_NOT_SERVING, f"{CHANGED}: {target.table.name}", column).reason)
 
 
 class Work(NamedTuple):
@@ -69,7 +78,7 @@ class Work(NamedTuple):
         return before[-1] if before and at < len(self.queries) else None
 
     def rows(self, results: Sequence[PGresult]) -> bytes:
-        """The encoded rows of what was read, once all was carried out. Raises No for a wrong number of rows."""
+        """The encoded rows of what was read, once all was carried out. Raises No for a wrong number of rows; Stale."""
         rows: list[types_pb2.Row] = []
         size = 0
         for at, step in self.steps:
@@ -95,7 +104,7 @@ def work_of(steps: Iterable[Step], overriding: frozenset[Table]) -> Work:
 
 
 def found_in(step: Step | None, failure: Failure) -> No | None:
-    """The NO of a statement that raised the value it found; None when it was another error."""
+    """The NO of a statement that raised the value it found, perhaps Stale; None when it was another error."""
     matched = _FOUND.search(failure.message) if isinstance(step, Add | Check) else None
     if matched is None:
         return None
@@ -103,7 +112,10 @@ def found_in(step: Step | None, failure: Failure) -> No | None:
     if step.column is None:
         assert isinstance(step, Check)
         return step.denied_presence()
-    return step.denied(from_text(matched["value"], step.column))
+    try:
+        return step.denied(from_text(matched["value"], step.column))
+    except _UNFIT_RAW:
+        return Stale(step.target, step.column.name)
 
 
 def read(target: Target) -> Query:
@@ -112,20 +124,24 @@ def read(target: Target) -> Query:
 
 
 def row_of(target: Target, result: PGresult) -> types_pb2.Row:
+    """Raises Stale."""
     if not result.ntuples:
         return target.row(None)
     columns = target.table.columns.values()
-    return target.row([from_text(text(result, 0, at), column) for at, column in enumerate(columns)])
+    try:
+        return target.row([from_text(text(result, 0, at), column) for at, column in enumerate(columns)])
+    except _UNFIT_RAW as error:
+        raise Stale(target) from error
 
 
 def from_text(raw: str | None, column: Column) -> SqlValue:
-    """A value as the server writes it."""
+    """A value as the server writes it. Raises one of _UNFIT_RAW for what it never writes for that type."""
     return None if raw is None else _READS.get(column.kind, str)(raw)
 
 
 def _single(raw: str) -> float:
     """Exactly what is stored: the server writes the shortest decimal that means it in single precision."""
-    number: float = struct.unpack("f", struct.pack("f", float(raw)))[0]
+    number: float = struct.unpack("<f", struct.pack("<f", float(raw)))[0]
     return number
 
 
@@ -139,8 +155,10 @@ _READS: Mapping[Kind, Callable[[str], SqlValue]] = {
     Kind.SINGLE: _single,
     Kind.DECIMAL: lambda raw: Decimal(raw) if raw[-1].isdecimal() else raw,  # NaN and infinities are no number
     Kind.BLOB: _bytes,
-    Kind.BOOLEAN: lambda raw: raw.startswith("t"),
+    Kind.BOOLEAN: {"t": True, "true": True, "f": False, "false": False}.__getitem__,
 }
+_UNFIT_RAW = (ValueError, ArithmeticError, LookupError)
+"""What int, float and Decimal raise, and an integer that is too large for the wire."""
 
 
 # What is asked.
@@ -282,7 +300,6 @@ def _text(raw: SqlValue) -> str | bytes | None:
 _SPACE = re.compile(r"(?:[\s;]|--[^\r\n]*)+", re.ASCII)
 _COMMENT_PART = re.compile(r"/\*|\*/")
 _WORD = re.compile(r"[A-Za-z_]*", re.ASCII)
-_MARK = re.compile(r"%(.?)", re.DOTALL)
 _CONTROL = frozenset(
     {"begin", "start", "commit", "end", "rollback", "abort", "prepare", "savepoint", "release", "set", "reset"}
 )
@@ -326,21 +343,7 @@ def _own(step: Sql) -> str:
         raise step.no(Code.CODE_BAD_OPERATION, f"{word.upper()}: {_UNFIT[word]}")
     if not word and "(" not in step.statement:
         raise step.no(Code.CODE_BAD_OPERATION, "the statement is empty")
-    numbers = iter(range(1, len(step.parameters) + 2))
-
-    def mark(matched: re.Match[str]) -> str:
-        if matched[1] == "%":
-            return "%"
-        if matched[1] != "s":
-            raise step.no(Code.CODE_BAD_OPERATION, f"{matched[0]} in the statement: write %s or %%")
-        return f"${next(numbers, 0)}"
-
-    sql = _MARK.sub(mark, step.statement)
-    used = next(numbers, len(step.parameters) + 2) - 1
-    if used != len(step.parameters):
-        message = f"the statement takes another number of parameters than the {len(step.parameters)} given"
-        raise step.no(Code.CODE_BAD_OPERATION, message)
-    return sql
+    return marked(step, "${}".format)
 
 
 # What is answered.
