@@ -422,6 +422,30 @@ async def test_an_upsert_does_not_take_another_row_for_its_own(subject: MariaDBS
         assert subject.database.execute("SELECT * FROM orders") == [(1, "alice", "x")]
 
 
+@on_a_loop
+async def test_an_upsert_whose_row_comes_between_its_statements_is_a_no(
+    subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its UPDATE finds no row and its INSERT one, so that neither writes, and neither fails."""
+    answers = Session._answers
+
+    async def inserted(self: Session, packet: str, results: list[Result]) -> Failure | None:
+        failure = await answers(self, packet, results)
+        if packet.startswith("UPDATE `accounts`"):
+            subject.database.execute("INSERT INTO accounts VALUES ('carol', 1)")
+        return failure
+
+    async with opened(subject) as made:
+        with monkeypatch.context() as between:
+            between.setattr(Session, "_packets", lambda self, queries: list(queries))
+            between.setattr(Session, "_answers", inserted)
+            no = await no_of(made, upsert("accounts", "carol", balance=7))
+        assert (no.reason.code, no.reason.retryable) == (Code.CODE_LOCK_TIMEOUT, True)
+        await made.prepare(SECOND, made.plan(encode([upsert("accounts", "carol", balance=7)])))
+        await made.commit(SECOND)
+        assert balances(subject) == [100, 100, 7]
+
+
 @pytest.mark.parametrize("other", ["Alice", "alice "])
 @on_a_loop
 async def test_two_texts_that_a_collation_calls_equal_are_one_row(subject: MariaDBSubject, other: str) -> None:

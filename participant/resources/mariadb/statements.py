@@ -135,6 +135,12 @@ def read(target: Target) -> str:
     return f"SELECT {_columns(target.table)} FROM {target.table.sql}{_where(target)}"
 
 
+def inserted_meanwhile(step: Upsert) -> No:
+    """The NO to an `upsert` whose row was not there for its first statement, and was for its second."""
+    words = f"{step.target.label()} was inserted by another program at the same moment"
+    return step.target.no(Code.CODE_LOCK_TIMEOUT, words)
+
+
 def row_of(target: Target, result: Result) -> types_pb2.Row:
     if not result.rows:
         return target.row(None)
@@ -225,7 +231,8 @@ def _statements(step: Step) -> Sequence[str]:
 
 
 def _upsert(step: Upsert) -> Sequence[str]:
-    """Not ON DUPLICATE KEY UPDATE, nor REPLACE: both take a row that has another unique value for the one meant."""
+    """Not ON DUPLICATE KEY UPDATE, nor REPLACE: both take a row that has another unique value for the one meant. A row
+    that comes to be between the two statements is neither changed nor inserted, which their counts tell."""
     target, values = step.target, step.values
     table = target.table
     absent = f"NOT EXISTS (SELECT 1 FROM {table.sql}{_where(target)})"
@@ -342,7 +349,8 @@ def _judged(step: Step, results: Sequence[Result]) -> Iterable[types_pb2.Row]:
         case Check():
             _check(step, results[0])
         case Upsert():
-            pass  # its second statement inserts what its first has not found, or fails
+            if step.changed and sum(result.found for result in results) != 1:
+                raise inserted_meanwhile(step)
         case _:
             if results[0].found != 1:
                 raise step.target.missing()
