@@ -17,11 +17,12 @@ from faults.servers import Database, MariaDB
 from participant.resources import No
 from participant.resources.mariadb import MariaDBResource, pool
 from participant.resources.mariadb.pool import Pool
-from participant.resources.mariadb.session import Session, Unit
+from participant.resources.mariadb.session import Lost, Session, Unit
 from participant.resources.outside import EndedElsewhere, ResourceRefused
 from tests.cutter import Cutter
 from tests.mariadb_tools import MariaDBSubject
-from tests.sqlite_tools import add, encode
+from tests.sqlite_tools import add, encode, insert
+from tests.staller import Staller
 from troth.operations import sql
 from troth.v1.types_pb2 import Code
 from troth.words import AttemptId, Outcome
@@ -56,8 +57,8 @@ def killed(database: Database, like: str = "%") -> int:
 
 
 @asynccontextmanager
-async def through(cutter: Cutter, subject: MariaDBSubject) -> AsyncIterator[MariaDBResource]:
-    async with cutter.running() as dsn:
+async def through(proxy: Cutter | Staller, subject: MariaDBSubject) -> AsyncIterator[MariaDBResource]:
+    async with proxy.running() as dsn:
         resource = MariaDBResource(dsn, lock_timeout_s=subject.lock_timeout_s, pool=2)
         await resource.open(NAMESPACE)
         try:
@@ -112,6 +113,38 @@ async def test_a_no_waits_until_nothing_can_come_to_be(
             found = (await resource.survey()).prepared
             assert found == (set() if attempt == FIRST else {SECOND})  # ... said NO to what then was prepared.
             monkeypatch.setattr(MariaDBResource, "_gone", gone)
+
+
+@on_a_loop
+async def test_a_connection_that_is_not_greeted_does_not_keep_others_out(
+    subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staller = Staller(subject.database)
+    async with through(staller, subject) as resource:
+        monkeypatch.setattr("participant.resources.mariadb.session._CONNECT_WITHIN_S", 0.5)
+        staller.ungreeted = 1
+        async with asyncio.timeout(30):
+            with pytest.raises(No, match=r"no connection within 0.5 s") as caught:
+                await resource.prepare(FIRST, resource.plan(subject.increment))
+            assert (caught.value.reason.code, caught.value.reason.retryable) == (Code.CODE_UNREACHABLE, True)
+            await resource.prepare(SECOND, resource.plan(subject.increment))
+            staller.ungreeted = 1
+            with pytest.raises(Lost):
+                await resource._pool.knock()
+
+
+@on_a_loop
+async def test_a_peer_that_takes_no_bytes_is_given_up(subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject.database.execute("CREATE TABLE files(id int PRIMARY KEY, body longblob)")
+    monkeypatch.setattr("participant.resources.mariadb.resource.ANSWER_WITHIN_S", 0.5)
+    staller = Staller(subject.database)
+    async with through(staller, subject) as resource:
+        resource._pool.rest(await resource._pool._made())
+        staller.stall()
+        async with asyncio.timeout(30):
+            with pytest.raises(No, match="no answer within") as caught:
+                await resource.prepare(FIRST, resource.plan(encode([insert("files", 1, body=b"x" * (7 << 20))])))
+        assert (caught.value.reason.code, caught.value.reason.retryable) == (Code.CODE_UNREACHABLE, True)
 
 
 @pytest.mark.parametrize("answered", [False, True])

@@ -26,7 +26,11 @@ from participant.resources.server.cancels import was_cancelled
 ANSWER_WITHIN_S = 30.0
 """How long an answer may take, beside its waiting for locks, before its connection is given up."""
 PACKET_OVERHEAD = 1024
-_CONNECT_WITHIN_S = 5
+_CONNECT_WITHIN_S = 5.0
+"""How long a connection may take until it is there, greeted and logged in."""
+_REACHED_BEFORE = 0.8
+"""The part of it for reaching the server, all that the driver's own timeout is about. It is less than the whole, as the
+driver could swallow a cancel then (see `cancels`), and wait for a greeting without end."""
 _CLIENT_ERRORS = range(2000, 3000)
 _ENDING_ERRORS = frozenset({1053, 1927})
 """Server shutdown, connection was killed: nothing more comes on this connection."""
@@ -124,18 +128,20 @@ class Session:
     async def connect(cls, address: Address) -> Session:
         """Raises Lost, with the server's words when it had any."""
         try:
-            connection = await asyncmy.connect(
-                **address.arguments,
-                autocommit=None,
-                charset="utf8mb4",
-                client_flag=CLIENT.FOUND_ROWS,
-                connect_timeout=_CONNECT_WITHIN_S,
-                conv={},
-            )
+            async with asyncio.timeout(_CONNECT_WITHIN_S):
+                connection = await asyncmy.connect(
+                    **address.arguments,
+                    autocommit=None,
+                    charset="utf8mb4",
+                    client_flag=CLIENT.FOUND_ROWS,
+                    connect_timeout=_CONNECT_WITHIN_S * _REACHED_BEFORE,
+                    conv={},
+                )
         except Exception as error:  # the driver raises RuntimeError too, when a connection breaks while it is made
             if was_cancelled():
                 raise asyncio.CancelledError from error
-            raise Lost(words(error)) from error
+            late = isinstance(error, TimeoutError)
+            raise Lost(f"no connection within {_CONNECT_WITHIN_S:g} s" if late else words(error)) from error
         session = cls(connection)
         if was_cancelled():
             session.close()
@@ -211,6 +217,8 @@ class Session:
         if self.lost is None:
             self.lost = Lost(why)
             with suppress(Exception):
+                if (transport := self._connection._transport) is not None:
+                    transport.abort()  # to close it waits for a peer to take what is unsent, and wakes nobody before
                 self._connection.close()
 
 
