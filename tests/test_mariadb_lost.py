@@ -392,6 +392,97 @@ async def test_sessions_of_a_killed_incarnation_are_ended_before_another_works(s
     await resource.close()
 
 
+def keeper_at(resource: MariaDBResource, database: Database) -> int | None:
+    """The session that has the lock of the participant file, by the server's word."""
+    ((id,),) = database.execute(f"SELECT IS_USED_LOCK('troth:{resource._scope}')")
+    return id
+
+
+@pytest.mark.parametrize("looks", [False, True])
+@on_a_loop
+async def test_a_keeper_that_a_restart_has_ended_locks_again(
+    subject: MariaDBSubject, mariadb: MariaDB, monkeypatch: pytest.MonkeyPatch, looks: bool
+) -> None:
+    """Before anything else is connected; when nothing is, at the next look."""
+    monkeypatch.setattr(pool, "FENCE_WITHIN_S", 0.3)
+    async with subject.opened() as resource:
+        assert isinstance(resource, MariaDBResource)
+        mariadb.kill()
+        mariadb.start()
+        assert keeper_at(resource, subject.database) is None
+        if looks:
+            await resource.survey()
+        else:
+            await resource.prepare(FIRST, resource.plan(subject.increment))
+        assert keeper_at(resource, subject.database) is not None
+        other = subject.make()
+        with pytest.raises(ResourceRefused, match="holds the lock"):
+            await other.open(NAMESPACE)
+        await other.close()
+
+
+@on_a_loop
+async def test_a_keeper_that_is_ended_while_nothing_happens_locks_again(subject: MariaDBSubject) -> None:
+    async with subject.opened() as resource:
+        assert isinstance(resource, MariaDBResource)
+        before = keeper_at(resource, subject.database)
+        subject.database.execute(f"KILL {before}")
+        await asyncio.to_thread(eventually, lambda: keeper_at(resource, subject.database) is None, "it is gone")
+        await resource.survey()
+        assert keeper_at(resource, subject.database) not in (None, before)
+
+
+@on_a_loop
+async def test_a_session_that_is_made_while_another_process_takes_over_does_not_work(
+    subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_slot = Pool._take_slot
+
+    async def overtaken(self: Pool, session: Session) -> None:
+        monkeypatch.undo()
+        dies(resource)
+        await later.open(NAMESPACE)
+        await take_slot(self, session)
+
+    resource, later = subject.make(), subject.make()
+    await resource.open(NAMESPACE)
+    monkeypatch.setattr(Pool, "_take_slot", overtaken)
+    with pytest.raises(No, match="another process works"):
+        await resource.prepare(FIRST, resource.plan(subject.increment))
+    assert (await later.survey()).prepared == frozenset()
+    await later.close()
+    await resource.close()
+
+
+@on_a_loop
+async def test_a_keeper_that_the_server_still_lists_is_ended_before_another_locks(
+    subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server does not know that it is lost: it would keep us out ourselves."""
+    monkeypatch.setattr(pool, "KEEPER_WITHIN_S", 0.3)
+    staller = Staller(subject.database)
+    async with through(staller, subject) as resource:
+        before = keeper_at(resource, subject.database)
+        staller.stall()
+        await resource._pool.hold()
+        assert keeper_at(resource, subject.database) not in (None, before)
+
+
+@on_a_loop
+async def test_a_keeper_whose_host_has_lost_its_power_does_not_keep_another_incarnation_out(
+    subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "KEEPER_IDLE_S", 1)
+    monkeypatch.setattr(pool, "FENCE_WITHIN_S", 15.0)
+    staller = Staller(subject.database)
+    async with through(staller, subject) as resource:
+        await resource.prepare(FIRST, resource.plan(subject.increment))
+        staller.stall()
+        async with subject.opened() as later:
+            assert (await later.survey()).prepared == {FIRST}
+            await later.commit(FIRST)
+
+
 def dies(resource: MariaDBResource) -> None:
     """As the kernel does it for a process that dies with the lock of its file; its other sessions are to be found."""
     keeper = resource._pool._keeper

@@ -141,7 +141,9 @@ class MariaDBResource(ServerResource):
         self._pool.close()
 
     async def survey(self) -> Survey:
-        """Also reads the catalog again, so that a table that was made or changed is served in time."""
+        """Also reads the catalog again, so that a table that was made or changed is served in time, and sees to it that
+        the keeper is there: when no connection is made, nobody else does."""
+        await self._persist(self._pool.hold, "is the keeper there?")
         # In this order, each with a snapshot of its own: what ends in between is in both, never in none.
         listed = await self._recoverable()
         rows = await self._asked(
