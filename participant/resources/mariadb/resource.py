@@ -34,7 +34,7 @@ from participant.resources.mariadb import catalog, denials, opening, statements
 from participant.resources.mariadb.opening import FINISHED
 from participant.resources.mariadb.pool import Fenced, Pool
 from participant.resources.mariadb.session import ANSWER_WITHIN_S, Address, Lost, NoAddress, Session, Unit, words
-from participant.resources.mariadb.statements import Unexplained, Work, literal
+from participant.resources.mariadb.statements import Stale, Unexplained, Work, literal
 from participant.resources.outside import ResourceRefused, Stray, Survey
 from participant.resources.server import planning
 from participant.resources.server.places import Unavailable
@@ -254,7 +254,11 @@ class MariaDBResource(ServerResource):
                 raise _unreachable(lost) from lost
             if unit.failure is not None:
                 raise denials.denial(None, unit.failure, self._database)
-            row = statements.row_of(target, unit.results[0])
+            try:
+                row = statements.row_of(target, unit.results[0])
+            except Stale:
+                await self._reload()
+                raise
             row.participant = self._participant
             return row
 
@@ -293,8 +297,12 @@ class MariaDBResource(ServerResource):
             raise await self._explained(session, work, error) from None
 
     async def _rows(self, work: Work, unit: Unit) -> Prepared:
-        """What the branch read. Raises its No, or Unexplained."""
-        rows = work.rows(unit.results[1:])
+        """What the branch read. Raises its No, or Unexplained. A catalog that is out of date is read again."""
+        try:
+            rows = work.rows(unit.results[1:])
+        except Stale:
+            await self._reload()
+            raise
         if unit.failure is not None:
             if unit.failure.number in denials.STALE:
                 await self._reload()
@@ -315,7 +323,10 @@ class MariaDBResource(ServerResource):
         await self._undone(session, "ROLLBACK")
         if unit.failure is not None:
             return denials.denial(work.step_at(len(unit.results) - 1), unit.failure, self._database)
-        return error.denial(unit.results[-1])
+        no = error.denial(unit.results[-1])
+        if isinstance(no, Stale):
+            await self._reload()
+        return no
 
     async def _undone(self, session: Session, undo: str, end: str = "") -> bool:
         """Rolls back what is open or prepared, after *any* NO: past a failed statement XA END and XA PREPARE would
