@@ -172,7 +172,7 @@ class MariaDBResource(ServerResource):
         work = cast(Work, plan.work)
         async with self._working() as working:
             if plan.read_only:
-                return await self._look(working.session, work)
+                return await self._look(working.session, attempt, work)
             prepared = await self._tried(working.session, attempt, work)
             working.keeps = attempt
             return prepared
@@ -182,7 +182,7 @@ class MariaDBResource(ServerResource):
         async with self._working() as working:
             session = working.session
             if plan.read_only:
-                return await self._look(session, work)
+                return await self._look(session, attempt, work)
             # Without the COMMIT: how many rows were touched is known only when this has been answered.
             prepared = await self._begun(session, work, "START TRANSACTION", self._remembering(attempt, operations))
             try:
@@ -198,14 +198,24 @@ class MariaDBResource(ServerResource):
                 raise denials.denial(None, unit.failure, self._database)
             return prepared
 
-    async def _look(self, session: Session, work: Work) -> Prepared:
-        """A branch that changes nothing. XA PREPARE would make an entry of it that somebody has to end."""
-        return await self._begun(session, work, "START TRANSACTION READ ONLY", "COMMIT")
+    async def _look(self, session: Session, attempt: AttemptId, work: Work) -> Prepared:
+        """A branch that changes nothing. XA PREPARE would make an entry of it that somebody has to end.
 
-    async def _begun(self, session: Session, work: Work, first: str, last: str) -> Prepared:
+        InnoDB shows a commit before it forces it, so what was read may be lost in a crash; and the COMMIT of who only
+        reads forces nothing. So another transaction follows that does, with a row that is gone again when it commits:
+        the log is one, and is forced in its order."""
+        forcing = (
+            "START TRANSACTION",
+            self._remembering(attempt),
+            f"DELETE FROM {FINISHED} WHERE {self._where(attempt)}",
+            "COMMIT",
+        )
+        return await self._begun(session, work, "START TRANSACTION READ ONLY", "COMMIT", *forcing)
+
+    async def _begun(self, session: Session, work: Work, first: str, *last: str) -> Prepared:
         """A plain transaction. Raises No, and then it is rolled back."""
         try:
-            unit = await session.ask(first, *work.statements, last, within_s=self._patience_s(work))
+            unit = await session.ask(first, *work.statements, *last, within_s=self._patience_s(work))
         except Lost as lost:
             raise _unreachable(lost) from lost
         try:
@@ -418,10 +428,7 @@ class MariaDBResource(ServerResource):
 
     async def _remembers(self, attempt: AttemptId) -> bool:
         """Whether the branch committed, for an XID that the server does not know."""
-        where = " AND ".join(
-            f"{name} = {value}" for name, value in zip(("identity", "log", "number"), self._names(attempt), strict=True)
-        )
-        return bool(await self._asked(f"SELECT 1 FROM {FINISHED} WHERE {where}"))
+        return bool(await self._asked(f"SELECT 1 FROM {FINISHED} WHERE {self._where(attempt)}"))
 
     async def _recoverable(self) -> list[tuple[str, AttemptId | None]]:
         """What is prepared under a name with our prefix: as people see it, and the attempt if it is of this file."""
@@ -480,6 +487,11 @@ class MariaDBResource(ServerResource):
 
     def _names(self, attempt: AttemptId) -> tuple[str, str, str]:
         return literal(self._namespace), literal(attempt.log), str(attempt.number)
+
+    def _where(self, attempt: AttemptId) -> str:
+        """Its row in `troth_finished`."""
+        named = zip(("identity", "log", "number"), self._names(attempt), strict=True)
+        return " AND ".join(f"{name} = {value}" for name, value in named)
 
     def _remembering(self, attempt: AttemptId, operations: bytes | None = None) -> str:
         values = ", ".join((*self._names(attempt), literal(operations)))
