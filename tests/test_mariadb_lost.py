@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from structlog.testing import capture_logs
 
 from faults.cluster import eventually
 from faults.conformance.outside import FIRST, NAMESPACE, SECOND, on_a_loop
@@ -17,6 +18,7 @@ from faults.servers import Database, MariaDB
 from participant.resources import No
 from participant.resources.mariadb import MariaDBResource, pool
 from participant.resources.mariadb.pool import Pool
+from participant.resources.mariadb.resource import ServerFailed
 from participant.resources.mariadb.session import Lost, Session, Unit
 from participant.resources.outside import EndedElsewhere, ResourceRefused
 from tests.cutter import Cutter
@@ -86,6 +88,22 @@ async def test_a_cut_in_prepare_is_a_no_that_leaves_nothing(subject: MariaDBSubj
         assert (await resource.survey()).prepared == frozenset()
         await none_is_left(resource, FIRST)
         assert await subject.state() == before
+
+
+@on_a_loop
+async def test_what_cannot_be_rolled_back_is_no_no(subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(self: MariaDBResource, verb: str, attempt: AttemptId) -> bool:
+        raise ServerFailed(f"XA {verb} of {attempt}: disk full")
+
+    cutter = Cutter(subject.database)
+    async with through(cutter, subject) as resource:
+        cutter.at, cutter.answered = b"XA PREPARE", True
+        with monkeypatch.context() as failing, capture_logs() as logged:
+            failing.setattr(MariaDBResource, "_end_of_another", refused)
+            with pytest.raises(ServerFailed, match="disk full"):
+                await resource.prepare(FIRST, resource.plan(subject.change))
+        assert "what is left of a branch cannot be rolled back" in [each["event"] for each in logged]
+        await none_is_left(resource, FIRST)
 
 
 @on_a_loop

@@ -23,7 +23,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from hashlib import blake2b
 from typing import Self, TypeVar, cast
 
@@ -58,7 +58,6 @@ CLEAN_WITHIN_S = 2.0
 cleaning goes on."""
 FORGET_MAX = 10_000
 """Rows of `troth_finished` that one statement drops."""
-_NO_WAIT = "SET STATEMENT innodb_lock_wait_timeout = 0 FOR"
 _AGAIN_MIN_S, _AGAIN_MAX_S = 0.02, 1.0
 _WARN_AFTER = 5
 _NOT_YET = ("Can't connect", "Lost connection", "refused", "No such file", "shutdown")
@@ -363,17 +362,26 @@ class MariaDBResource(ServerResource):
 
     async def _clean(self, session: Session, attempt: AttemptId) -> None:
         """Sees to it that nothing of the branch is, or comes to be, at the server. When that takes too long, or has to
-        wait for the server, it goes on behind our back, until `abort` or the next incarnation finds it done."""
+        wait for the server, it goes on behind our back, until `abort` or the next incarnation finds it done. Raises
+        ServerFailed: a NO would be one too early."""
         task = asyncio.create_task(self._cleaned(session, attempt))
         self._cleaning[attempt] = task
         task.add_done_callback(lambda _: self._cleaning.pop(attempt, None))
-        with suppress(Lost):
+        try:
             await self._pool.knock()
-            await asyncio.wait({task}, timeout=CLEAN_WITHIN_S)
+        except Lost:
+            return
+        done, _ = await asyncio.wait({task}, timeout=CLEAN_WITHIN_S)
+        if done:
+            task.result()
 
     async def _cleaned(self, session: Session, attempt: AttemptId) -> None:
-        await self._gone(session)
-        await self._end_of_another("ROLLBACK", attempt)
+        try:
+            await self._gone(session)
+            await self._end_of_another("ROLLBACK", attempt)
+        except ServerFailed as error:
+            log.error("what is left of a branch cannot be rolled back", attempt=str(attempt), error=str(error))
+            raise
 
     async def _gone(self, session: Session) -> None:
         """Waits until nothing of a session that is lost is at work at the server."""
