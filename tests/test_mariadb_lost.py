@@ -165,6 +165,28 @@ async def test_a_peer_that_takes_no_bytes_is_given_up(subject: MariaDBSubject, m
         assert (caught.value.reason.code, caught.value.reason.retryable) == (Code.CODE_UNREACHABLE, True)
 
 
+@on_a_loop
+async def test_a_catalog_that_is_not_answered_is_read_another_time(
+    subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A survey that waited for it would be the last one."""
+    staller = Staller(subject.database)
+    async with through(staller, subject) as resource:
+        subject.database.execute("CREATE TABLE later(id int PRIMARY KEY)")
+        for _ in range(pool.ENDERS):
+            await resource._pool.ender()
+        staller.stall()
+        monkeypatch.setattr("participant.resources.mariadb.session.ANSWER_WITHIN_S", 0.5)
+        async with asyncio.timeout(30):
+            await resource._reload()
+            assert "later" not in {table.name for table in resource.tables()}
+            monkeypatch.undo()
+            for _ in range(pool.ENDERS):
+                (await resource._pool.ender()).close()
+            await resource._reload()
+        assert "later" in {table.name for table in resource.tables()}
+
+
 @pytest.mark.parametrize("answered", [False, True])
 @on_a_loop
 async def test_a_cut_in_the_commit_is_carried_out_once(subject: MariaDBSubject, answered: bool) -> None:
