@@ -41,11 +41,11 @@ ROOM_WITHIN_S = 2.0
 """How long a branch waits for another one's end when no more sessions may be kept."""
 SLOTS_MAX = 512
 """Sessions of one participant file at the server; far more than a pool has."""
-KEEPER_IDLE_S = 60
-"""How long the server lets a keeper be that asks nothing; many times the pause between two surveys."""
+KEEPER_IDLE_S = 20
+"""How long the server lets a keeper be that asks nothing: four times the pause between two surveys."""
 KEEPER_WITHIN_S = 5.0
 """How long a keeper may take to say that it has its lock, before another is made."""
-FENCE_WITHIN_S = KEEPER_IDLE_S + 15.0
+FENCE_WITHIN_S = KEEPER_IDLE_S + 10.0
 """How long an earlier incarnation is waited for at start: also one whose host has lost its power."""
 _TRX_UNREAD_S = 0.12, 0.25
 """INNODB_TRX is a copy, made anew for who asks when nobody has asked for 0.1 s (CACHE_MIN_IDLE_TIME_US in trx0i_s.cc):
