@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from structlog.testing import capture_logs
 
 from faults.cluster import eventually
 from faults.conformance.outside import FIRST, NAMESPACE, SECOND, on_a_loop
@@ -17,11 +18,13 @@ from faults.servers import Database, MariaDB
 from participant.resources import No
 from participant.resources.mariadb import MariaDBResource, pool
 from participant.resources.mariadb.pool import Pool
-from participant.resources.mariadb.session import Session, Unit
+from participant.resources.mariadb.resource import ServerFailed
+from participant.resources.mariadb.session import Lost, Session, Unit
 from participant.resources.outside import EndedElsewhere, ResourceRefused
 from tests.cutter import Cutter
 from tests.mariadb_tools import MariaDBSubject
-from tests.sqlite_tools import add, encode
+from tests.sqlite_tools import add, encode, insert
+from tests.staller import Staller
 from troth.operations import sql
 from troth.v1.types_pb2 import Code
 from troth.words import AttemptId, Outcome
@@ -56,8 +59,8 @@ def killed(database: Database, like: str = "%") -> int:
 
 
 @asynccontextmanager
-async def through(cutter: Cutter, subject: MariaDBSubject) -> AsyncIterator[MariaDBResource]:
-    async with cutter.running() as dsn:
+async def through(proxy: Cutter | Staller, subject: MariaDBSubject) -> AsyncIterator[MariaDBResource]:
+    async with proxy.running() as dsn:
         resource = MariaDBResource(dsn, lock_timeout_s=subject.lock_timeout_s, pool=2)
         await resource.open(NAMESPACE)
         try:
@@ -88,6 +91,22 @@ async def test_a_cut_in_prepare_is_a_no_that_leaves_nothing(subject: MariaDBSubj
 
 
 @on_a_loop
+async def test_what_cannot_be_rolled_back_is_no_no(subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(self: MariaDBResource, verb: str, attempt: AttemptId) -> bool:
+        raise ServerFailed(f"XA {verb} of {attempt}: disk full")
+
+    cutter = Cutter(subject.database)
+    async with through(cutter, subject) as resource:
+        cutter.at, cutter.answered = b"XA PREPARE", True
+        with monkeypatch.context() as failing, capture_logs() as logged:
+            failing.setattr(MariaDBResource, "_end_of_another", refused)
+            with pytest.raises(ServerFailed, match="disk full"):
+                await resource.prepare(FIRST, resource.plan(subject.change))
+        assert "what is left of a branch cannot be rolled back" in [each["event"] for each in logged]
+        await none_is_left(resource, FIRST)
+
+
+@on_a_loop
 async def test_a_no_waits_until_nothing_can_come_to_be(
     subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +131,60 @@ async def test_a_no_waits_until_nothing_can_come_to_be(
             found = (await resource.survey()).prepared
             assert found == (set() if attempt == FIRST else {SECOND})  # ... said NO to what then was prepared.
             monkeypatch.setattr(MariaDBResource, "_gone", gone)
+
+
+@on_a_loop
+async def test_a_connection_that_is_not_greeted_does_not_keep_others_out(
+    subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staller = Staller(subject.database)
+    async with through(staller, subject) as resource:
+        monkeypatch.setattr("participant.resources.mariadb.session._CONNECT_WITHIN_S", 0.5)
+        staller.ungreeted = 1
+        async with asyncio.timeout(30):
+            with pytest.raises(No, match=r"no connection within 0.5 s") as caught:
+                await resource.prepare(FIRST, resource.plan(subject.increment))
+            assert (caught.value.reason.code, caught.value.reason.retryable) == (Code.CODE_UNREACHABLE, True)
+            await resource.prepare(SECOND, resource.plan(subject.increment))
+            staller.ungreeted = 1
+            with pytest.raises(Lost):
+                await resource._pool.knock()
+
+
+@on_a_loop
+async def test_a_peer_that_takes_no_bytes_is_given_up(subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject.database.execute("CREATE TABLE files(id int PRIMARY KEY, body longblob)")
+    monkeypatch.setattr("participant.resources.mariadb.resource.ANSWER_WITHIN_S", 0.5)
+    staller = Staller(subject.database)
+    async with through(staller, subject) as resource:
+        resource._pool.rest(await resource._pool._made())
+        staller.stall()
+        async with asyncio.timeout(30):
+            with pytest.raises(No, match="no answer within") as caught:
+                await resource.prepare(FIRST, resource.plan(encode([insert("files", 1, body=b"x" * (7 << 20))])))
+        assert (caught.value.reason.code, caught.value.reason.retryable) == (Code.CODE_UNREACHABLE, True)
+
+
+@on_a_loop
+async def test_a_catalog_that_is_not_answered_is_read_another_time(
+    subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A survey that waited for it would be the last one."""
+    staller = Staller(subject.database)
+    async with through(staller, subject) as resource:
+        subject.database.execute("CREATE TABLE later(id int PRIMARY KEY)")
+        for _ in range(pool.ENDERS):
+            await resource._pool.ender()
+        staller.stall()
+        monkeypatch.setattr("participant.resources.mariadb.session.ANSWER_WITHIN_S", 0.5)
+        async with asyncio.timeout(30):
+            await resource._reload()
+            assert "later" not in {table.name for table in resource.tables()}
+            monkeypatch.undo()
+            for _ in range(pool.ENDERS):
+                (await resource._pool.ender()).close()
+            await resource._reload()
+        assert "later" in {table.name for table in resource.tables()}
 
 
 @pytest.mark.parametrize("answered", [False, True])
@@ -357,6 +430,97 @@ async def test_sessions_of_a_killed_incarnation_are_ended_before_another_works(s
             await waiting
         assert (await later.survey()).prepared == frozenset()
     await resource.close()
+
+
+def keeper_at(resource: MariaDBResource, database: Database) -> int | None:
+    """The session that has the lock of the participant file, by the server's word."""
+    ((id,),) = database.execute(f"SELECT IS_USED_LOCK('troth:{resource._scope}')")
+    return id
+
+
+@pytest.mark.parametrize("looks", [False, True])
+@on_a_loop
+async def test_a_keeper_that_a_restart_has_ended_locks_again(
+    subject: MariaDBSubject, mariadb: MariaDB, monkeypatch: pytest.MonkeyPatch, looks: bool
+) -> None:
+    """Before anything else is connected; when nothing is, at the next look."""
+    monkeypatch.setattr(pool, "FENCE_WITHIN_S", 0.3)
+    async with subject.opened() as resource:
+        assert isinstance(resource, MariaDBResource)
+        mariadb.kill()
+        mariadb.start()
+        assert keeper_at(resource, subject.database) is None
+        if looks:
+            await resource.survey()
+        else:
+            await resource.prepare(FIRST, resource.plan(subject.increment))
+        assert keeper_at(resource, subject.database) is not None
+        other = subject.make()
+        with pytest.raises(ResourceRefused, match="holds the lock"):
+            await other.open(NAMESPACE)
+        await other.close()
+
+
+@on_a_loop
+async def test_a_keeper_that_is_ended_while_nothing_happens_locks_again(subject: MariaDBSubject) -> None:
+    async with subject.opened() as resource:
+        assert isinstance(resource, MariaDBResource)
+        before = keeper_at(resource, subject.database)
+        subject.database.execute(f"KILL {before}")
+        await asyncio.to_thread(eventually, lambda: keeper_at(resource, subject.database) is None, "it is gone")
+        await resource.survey()
+        assert keeper_at(resource, subject.database) not in (None, before)
+
+
+@on_a_loop
+async def test_a_session_that_is_made_while_another_process_takes_over_does_not_work(
+    subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_slot = Pool._take_slot
+
+    async def overtaken(self: Pool, session: Session) -> None:
+        monkeypatch.undo()
+        dies(resource)
+        await later.open(NAMESPACE)
+        await take_slot(self, session)
+
+    resource, later = subject.make(), subject.make()
+    await resource.open(NAMESPACE)
+    monkeypatch.setattr(Pool, "_take_slot", overtaken)
+    with pytest.raises(No, match="another process works"):
+        await resource.prepare(FIRST, resource.plan(subject.increment))
+    assert (await later.survey()).prepared == frozenset()
+    await later.close()
+    await resource.close()
+
+
+@on_a_loop
+async def test_a_keeper_that_the_server_still_lists_is_ended_before_another_locks(
+    subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server does not know that it is lost: it would keep us out ourselves."""
+    monkeypatch.setattr(pool, "KEEPER_WITHIN_S", 0.3)
+    staller = Staller(subject.database)
+    async with through(staller, subject) as resource:
+        before = keeper_at(resource, subject.database)
+        staller.stall()
+        await resource._pool.hold()
+        assert keeper_at(resource, subject.database) not in (None, before)
+
+
+@on_a_loop
+async def test_a_keeper_whose_host_has_lost_its_power_does_not_keep_another_incarnation_out(
+    subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "KEEPER_IDLE_S", 1)
+    monkeypatch.setattr(pool, "FENCE_WITHIN_S", 15.0)
+    staller = Staller(subject.database)
+    async with through(staller, subject) as resource:
+        await resource.prepare(FIRST, resource.plan(subject.increment))
+        staller.stall()
+        async with subject.opened() as later:
+            assert (await later.survey()).prepared == {FIRST}
+            await later.commit(FIRST)
 
 
 def dies(resource: MariaDBResource) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -14,11 +14,11 @@ from structlog.testing import capture_logs
 from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loop, prepare_branch, run_branch
 from faults.servers import Database, MariaDB
 from participant.resources import No
-from participant.resources.mariadb import MariaDBResource, opening
+from participant.resources.mariadb import MariaDBResource, catalog, opening
 from participant.resources.mariadb.session import Address, Lost, NoAddress, Result, Session, Unit
 from participant.resources.outside import ResourceRefused
 from tests.mariadb_tools import MariaDBSubject
-from tests.sqlite_tools import encode, insert, read
+from tests.sqlite_tools import add, check, encode, insert, keys, read
 from troth.operations import sql
 from troth.v1.types_pb2 import Code
 
@@ -267,6 +267,100 @@ async def test_a_table_that_is_made_later_is_served_after_a_survey(subject: Mari
         with pytest.raises(No) as caught:
             await resource.prepare(FIRST, resource.plan(encode([read("later", 1)])))
         assert caught.value.reason.code == Code.CODE_NO_SUCH_TABLE
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("bigint", "x1"),
+        ("bigint", "-99999999999999999999"),
+        ("double", "x1"),
+        ("decimal(5, 2)", "x1"),
+    ],
+)
+@on_a_loop
+async def test_a_column_that_becomes_text_while_it_is_served(subject: MariaDBSubject, kind: str, value: str) -> None:
+    """What is read is not of the type in the catalog. Nothing stays prepared, and the catalog is read again."""
+    subject.database.execute(f"CREATE TABLE things(id int PRIMARY KEY, v {kind})")
+    subject.database.execute("INSERT INTO things VALUES (1, 1)")
+
+    async def refused(branch: Awaitable[object]) -> None:
+        with pytest.raises(No, match=r"a table was changed at the server .*: things") as caught:
+            await branch
+        assert (caught.value.reason.code, caught.value.reason.retryable) == (Code.CODE_NOT_SERVING, True)
+        assert subject.database.execute("XA RECOVER") == []
+        assert subject.database.execute("SELECT * FROM orders") == []
+        (things,) = [status for status in resource.tables() if status.name == "things"]
+        assert [column.type for column in things.columns] == ["integer", "text"]
+
+    async with subject.opened() as resource:
+        assert isinstance(resource, MariaDBResource)
+        served = resource._database
+        steps = (read("things", 1), check("things", 1, "v", equals=1))
+        branches = [[step] for step in steps] + [[insert("orders", 1), step] for step in steps]
+        plans = [resource.plan(encode(branch)) for branch in branches]
+        subject.database.execute("ALTER TABLE things MODIFY v varchar(30)")
+        subject.database.execute(f"UPDATE things SET v = '{value}'")
+        await refused(resource.read_row("things", keys(1)))
+        for plan in plans:
+            for branch in (resource.prepare(FIRST, plan), resource.run(SECOND, b"", plan)):
+                resource._database = served
+                await refused(branch)
+
+
+@on_a_loop
+async def test_a_number_that_becomes_bytes_while_it_is_served(subject: MariaDBSubject) -> None:
+    subject.database.execute("CREATE TABLE things(id int PRIMARY KEY, v int)")
+    subject.database.execute("INSERT INTO things VALUES (1, 1)")
+    async with subject.opened() as resource:
+        plan = resource.plan(encode([read("things", 1)]))
+        subject.database.execute("ALTER TABLE things MODIFY v blob")
+        with pytest.raises(No, match="changed at the server"):
+            await resource.prepare(FIRST, plan)
+
+
+@on_a_loop
+async def test_an_add_to_a_column_that_becomes_a_decimal(subject: MariaDBSubject) -> None:
+    """Why it is denied is found by another look."""
+    subject.database.execute("CREATE TABLE things(id int PRIMARY KEY, v int)")
+    subject.database.execute("INSERT INTO things VALUES (1, 1)")
+    async with subject.opened() as resource:
+        change = encode([add("things", 1, "v", 1, high=2)])
+        plan = resource.plan(change)
+        subject.database.execute("ALTER TABLE things MODIFY v decimal(5, 2)")
+        subject.database.execute("UPDATE things SET v = 1.5")
+        with pytest.raises(No, match="changed at the server") as caught:
+            await resource.prepare(FIRST, plan)
+        assert (caught.value.reason.retryable, caught.value.reason.column) == (True, "v")
+        with pytest.raises(No, match=r"column v of things/1 would be 2\.50, above 2"):
+            await resource.prepare(SECOND, resource.plan(change))
+
+
+@on_a_loop
+async def test_a_key_that_is_renamed_while_the_catalog_is_read(
+    subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = Session.ask
+
+    async def renaming(self: Session, *statements: str, **given: Any) -> Unit:
+        if catalog._COLUMNS not in statements:
+            return await ask(self, *statements, **given)
+        units = []
+        for statement in statements:
+            if statement == catalog._INDEXES:
+                subject.database.execute("ALTER TABLE orders RENAME COLUMN id TO number")
+            units.append(await ask(self, statement, **given))
+        return Unit([result for unit in units for result in unit.results], None)
+
+    async with subject.opened() as resource:
+        with monkeypatch.context() as patched:
+            patched.setattr(Session, "ask", renaming)
+            await resource.survey()
+        why = {status.name: status.not_served for status in resource.tables()}
+        assert why["orders"] == "key column number was made or renamed while the catalog was read"
+        assert why["accounts"] == ""
+        await resource.survey()
+        assert {status.not_served for status in resource.tables()} == {""}
 
 
 @on_a_loop

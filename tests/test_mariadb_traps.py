@@ -342,6 +342,30 @@ async def test_a_reader_is_not_prepared(subject: MariaDBSubject) -> None:
             assert len(subject.database.execute("XA RECOVER")) == 1
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+@on_a_loop
+async def test_what_a_reader_was_shown_is_durable(subject: MariaDBSubject, at_once: bool) -> None:
+    """A commit is shown before it is forced, and the COMMIT of a reader forces nothing. What is written here and in no
+    hurry to be forced is a transaction that goes on; the server forces it by itself once a second."""
+    position = "SELECT variable_value FROM information_schema.global_status WHERE variable_name = 'Innodb_lsn_{}'"
+    forced = []
+    async with opened(subject) as made:
+        with cursor_of(subject.database) as cursor:
+            cursor.execute("START TRANSACTION")
+            for number in range(5):
+                cursor.execute(f"UPDATE accounts SET balance = {number} WHERE id = 'bob'")
+                ((written,),) = subject.database.execute(position.format("current"))
+                if at_once:
+                    await made.run(FIRST, subject.look, made.plan(subject.look))
+                else:
+                    await made.prepare(FIRST, made.plan(subject.look))
+                ((durable,),) = subject.database.execute(position.format("flushed"))
+                forced.append(int(durable) >= int(written))
+        assert all(forced)
+        survey = await made.survey()
+        assert (survey.prepared, frozenset(survey.committed)) == (frozenset(), frozenset())
+
+
 @on_a_loop
 async def test_a_statement_that_is_said_to_read_cannot_write(subject: MariaDBSubject) -> None:
     subject.database.execute(
@@ -420,6 +444,30 @@ async def test_an_upsert_does_not_take_another_row_for_its_own(subject: MariaDBS
             "INSERT INTO orders VALUES (2, 'alice', 'x') ON DUPLICATE KEY UPDATE account = 'alice'"
         )
         assert subject.database.execute("SELECT * FROM orders") == [(1, "alice", "x")]
+
+
+@on_a_loop
+async def test_an_upsert_whose_row_comes_between_its_statements_is_a_no(
+    subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its UPDATE finds no row and its INSERT one, so that neither writes, and neither fails."""
+    answers = Session._answers
+
+    async def inserted(self: Session, packet: str, results: list[Result]) -> Failure | None:
+        failure = await answers(self, packet, results)
+        if packet.startswith("UPDATE `accounts`"):
+            subject.database.execute("INSERT INTO accounts VALUES ('carol', 1)")
+        return failure
+
+    async with opened(subject) as made:
+        with monkeypatch.context() as between:
+            between.setattr(Session, "_packets", lambda self, queries: list(queries))
+            between.setattr(Session, "_answers", inserted)
+            no = await no_of(made, upsert("accounts", "carol", balance=7))
+        assert (no.reason.code, no.reason.retryable) == (Code.CODE_LOCK_TIMEOUT, True)
+        await made.prepare(SECOND, made.plan(encode([upsert("accounts", "carol", balance=7)])))
+        await made.commit(SECOND)
+        assert balances(subject) == [100, 100, 7]
 
 
 @pytest.mark.parametrize("other", ["Alice", "alice "])

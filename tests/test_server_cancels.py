@@ -34,6 +34,7 @@ class Made:
 
     backend_pid = 1
     closed = False
+    _transport = None
 
     def __init__(self, socket: int) -> None:
         self.pgconn, self.socket = self, socket

@@ -202,7 +202,10 @@ def _check_key(draft: _Draft, key: Sequence[str]) -> None:
     if not key:
         draft.reasons.append("it has no primary key")
     for name in key:
-        column = draft.columns[name]
+        column = draft.columns.get(name)
+        if column is None:
+            draft.reasons.append(f"key column {name} was made or renamed while the catalog was read")
+            continue
         if column.kind not in KEYS:
             draft.reasons.append(f"key column {name} is {column.declared}, whose equal values can look different")
         if column.generated:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from participant.resources import No
 from participant.resources.mariadb.catalog import Database, Rule
 from participant.resources.mariadb.session import Failure
+from participant.resources.mariadb.statements import inserted_meanwhile
 from participant.resources.server import steps
 from participant.resources.server.steps import Insert, Sql, Step, Upsert
 from troth import reasons
@@ -88,8 +89,7 @@ def _constraint(step: steps.OnRow, failure: Failure, rules: Mapping[tuple[str, s
         if isinstance(step, Insert):
             return step.target.there()
         if isinstance(step, Upsert):
-            words = f"{step.target.label()} was inserted by another program at the same moment"
-            return step.target.no(Code.CODE_LOCK_TIMEOUT, words)
+            return inserted_meanwhile(step)
     if failure.number == _NO_PARENT and (rule := rule_named(_CONSTRAINT)):
         return steps.no_parent(step, rule.columns, rule.parent)
     if failure.number == _HAS_CHILDREN:

@@ -14,6 +14,11 @@ another answers OK, *commits nothing*, and leaves the rows locked until the serv
 Each session holds a user lock, `troth:SCOPE:SLOT`, for as long as it is there: so the server can be asked for the
 sessions of one participant file, also those of an incarnation that was killed. The keeper holds `troth:SCOPE`, and
 no other connection is made without it: of two processes with one identity only one works.
+
+Nobody hears of a keeper that is lost but by asking on it, so that is done for each connection, before it is made and
+when it holds its own lock (whoever gets the keeper's lock later sees it then), and at each survey; and it locks again.
+The other way round the server does not hear of a client whose host lost its power: so it ends a keeper that asks
+nothing for KEEPER_IDLE_S, and another incarnation waits for that. All other sessions may stay: that one kills them.
 """
 
 from __future__ import annotations
@@ -36,8 +41,12 @@ ROOM_WITHIN_S = 2.0
 """How long a branch waits for another one's end when no more sessions may be kept."""
 SLOTS_MAX = 512
 """Sessions of one participant file at the server; far more than a pool has."""
-FENCE_WITHIN_S = 10.0
-"""How long an earlier incarnation is waited for at start."""
+KEEPER_IDLE_S = 20
+"""How long the server lets a keeper be that asks nothing: four times the pause between two surveys."""
+KEEPER_WITHIN_S = 5.0
+"""How long a keeper may take to say that it has its lock, before another is made."""
+FENCE_WITHIN_S = KEEPER_IDLE_S + 10.0
+"""How long an earlier incarnation is waited for at start: also one whose host has lost its power."""
 _TRX_UNREAD_S = 0.12, 0.25
 """INNODB_TRX is a copy, made anew for who asks when nobody has asked for 0.1 s (CACHE_MIN_IDLE_TIME_US in trx0i_s.cc):
 so it is asked after a pause from this range, and drawn, as others may be asking at the same pace."""
@@ -72,6 +81,8 @@ class Pool:
         self._enders: list[Session | None] = [None] * ENDERS
         self._next = 0
         self._keeper: Session | None = None
+        self._keepers_before: list[Session] = []
+        """Those that were lost: the server may not know that yet, and they may have the lock."""
         self._making = asyncio.Lock()
         self._looking = asyncio.Lock()
         self._looked = -math.inf
@@ -154,28 +165,64 @@ class Pool:
 
     # Making.
 
+    async def hold(self) -> None:
+        """Sees to it that a keeper has its lock. Raises Fenced when another process has it."""
+        async with self._making:
+            await self._held()
+
     async def _made(self) -> Session:
         """A new connection, under the keeper's lock, holding one of its own."""
         async with self._making:
-            if self._keeper is None or self._keeper.lost:
-                self._keeper = await self._connect()
-                if not await self._locked(self._keeper, self._lock()):
-                    self._keeper.close()
-                    raise Fenced("another process works for this participant file at the server")
+            await self._held()
             session = await self._connect()
-            taken = {each.slot for each in self._all}
-            for slot in range(1, SLOTS_MAX + 1):
-                if slot not in taken and await self._locked(session, self._lock(slot)):
-                    session.slot = slot
-                    return session
-            session.close()
-            raise Lost(f"{SLOTS_MAX} sessions of this participant file are at the server")
+            try:
+                await self._take_slot(session)
+                await self._held()
+            except BaseException:
+                session.close()
+                raise
+            return session
 
-    async def _connect(self) -> Session:
+    async def _take_slot(self, session: Session) -> None:
+        taken = {each.slot for each in self._all}
+        for slot in range(1, SLOTS_MAX + 1):
+            if slot not in taken and await self._locked(session, self._lock(slot)):
+                session.slot = slot
+                return
+        raise Lost(f"{SLOTS_MAX} sessions of this participant file are at the server")
+
+    async def _held(self) -> None:
+        """`hold`, for who is making."""
+        if self._keeper is not None:
+            if await self._has_lock(self._keeper):
+                return
+            self._keeper.close()
+            self._keepers_before.append(self._keeper)
+            self._keeper = None
+        keeper = self._keeper = await self._connect_keeper()
+        while self._keepers_before:
+            await _taken_down(keeper, self._keepers_before[-1])
+            self._keepers_before.pop()
+        if not await self._locked(keeper, self._lock()):
+            keeper.close()
+            raise Fenced("another process works for this participant file at the server")
+
+    async def _has_lock(self, keeper: Session) -> bool:
+        query = f"SELECT IS_USED_LOCK({self._lock()}) = CONNECTION_ID()"
+        try:
+            unit = await keeper.ask(query, within_s=KEEPER_WITHIN_S)
+        except Lost:
+            return False
+        return unit.failure is None and unit.results[0].rows[0][0] == "1"
+
+    async def _connect_keeper(self) -> Session:
+        return await self._connect(f"SET SESSION wait_timeout = {KEEPER_IDLE_S}")
+
+    async def _connect(self, *more_settings: str) -> Session:
         session = await Session.connect(self._address)
         self._all = {each for each in self._all if each.lost is None} | {session}
         session.packet_bytes_max = self._packet_bytes_max
-        unit = await _asked(session, self._settings, f"SELECT {_STARTED}")
+        unit = await _asked(session, self._settings, *more_settings, f"SELECT {_STARTED}")
         session.server_began = str(unit.results[-1].rows[0][0])
         return session
 
@@ -194,13 +241,9 @@ class Pool:
         """Waits until the server has taken a lost session down, which it is told to, and its transaction, if prepared,
         is nobody's. A server that has begun anew has: there the same number is another's. Raises Lost."""
         ender = await self.ender()  # one for all, so that the KILL does not reach another server than the question
-        if ender.server_began != session.server_began:
-            return
-        while await _ids(ender, f"{_LISTED} WHERE id = {session.id}"):
-            await ender.ask(f"KILL {session.id}", within_s=ANSWER_WITHIN_S)  # an error says that it left meanwhile
-            await asyncio.sleep(_LOOK_AGAIN_S)
-        while session.id in await self._owners(ender):
-            pass  # the next look takes its time
+        if await _taken_down(ender, session):
+            while session.id in await self._owners(ender):
+                pass  # the next look takes its time
 
     async def _owners(self, session: Session) -> set[int]:
         """The sessions that have a transaction, at a moment after this was called. Those who call while another looks
@@ -220,7 +263,7 @@ class Pool:
 
     async def fence(self) -> None:
         """Waits until this incarnation is the only one at the server. Raises ResourceRefused."""
-        self._keeper = await self._connect()
+        self._keeper = await self._connect_keeper()
         deadline = asyncio.get_running_loop().time() + FENCE_WITHIN_S
         while not await self._locked(self._keeper, self._lock()):
             holder = await self._people(f"IS_USED_LOCK({self._lock()})")
@@ -270,6 +313,17 @@ async def _looked(session: Session) -> set[int]:
         if any(fresh == "1" for _, fresh in rows):
             return {int(str(id)) for id, _ in rows} - {session.id}
         await asyncio.sleep(random.uniform(*_TRX_UNREAD_S))
+
+
+async def _taken_down(asker: Session, session: Session) -> bool:
+    """Waits until the server lists a lost session no more, which it is told to end; its locks are gone then. False when
+    the server has begun anew since. Raises Lost."""
+    if asker.server_began != session.server_began:
+        return False
+    while await _ids(asker, f"{_LISTED} WHERE id = {session.id}"):
+        await asker.ask(f"KILL {session.id}", within_s=ANSWER_WITHIN_S)  # an error says that it left meanwhile
+        await asyncio.sleep(_LOOK_AGAIN_S)
+    return True
 
 
 async def _ids(session: Session, query: str) -> set[int]:

@@ -23,7 +23,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from hashlib import blake2b
 from typing import Self, TypeVar, cast
 
@@ -34,7 +34,7 @@ from participant.resources.mariadb import catalog, denials, opening, statements
 from participant.resources.mariadb.opening import FINISHED
 from participant.resources.mariadb.pool import Fenced, Pool
 from participant.resources.mariadb.session import ANSWER_WITHIN_S, Address, Lost, NoAddress, Session, Unit, words
-from participant.resources.mariadb.statements import Unexplained, Work, literal
+from participant.resources.mariadb.statements import Stale, Unexplained, Work, literal
 from participant.resources.outside import ResourceRefused, Stray, Survey
 from participant.resources.server import planning
 from participant.resources.server.places import Unavailable
@@ -58,7 +58,6 @@ CLEAN_WITHIN_S = 2.0
 cleaning goes on."""
 FORGET_MAX = 10_000
 """Rows of `troth_finished` that one statement drops."""
-_NO_WAIT = "SET STATEMENT innodb_lock_wait_timeout = 0 FOR"
 _AGAIN_MIN_S, _AGAIN_MAX_S = 0.02, 1.0
 _WARN_AFTER = 5
 _NOT_YET = ("Can't connect", "Lost connection", "refused", "No such file", "shutdown")
@@ -141,7 +140,9 @@ class MariaDBResource(ServerResource):
         self._pool.close()
 
     async def survey(self) -> Survey:
-        """Also reads the catalog again, so that a table that was made or changed is served in time."""
+        """Also reads the catalog again, so that a table that was made or changed is served in time, and sees to it that
+        the keeper is there: when no connection is made, nobody else does."""
+        await self._persist(self._pool.hold, "is the keeper there?")
         # In this order, each with a snapshot of its own: what ends in between is in both, never in none.
         listed = await self._recoverable()
         rows = await self._asked(
@@ -170,7 +171,7 @@ class MariaDBResource(ServerResource):
         work = cast(Work, plan.work)
         async with self._working() as working:
             if plan.read_only:
-                return await self._look(working.session, work)
+                return await self._look(working.session, attempt, work)
             prepared = await self._tried(working.session, attempt, work)
             working.keeps = attempt
             return prepared
@@ -180,7 +181,7 @@ class MariaDBResource(ServerResource):
         async with self._working() as working:
             session = working.session
             if plan.read_only:
-                return await self._look(session, work)
+                return await self._look(session, attempt, work)
             # Without the COMMIT: how many rows were touched is known only when this has been answered.
             prepared = await self._begun(session, work, "START TRANSACTION", self._remembering(attempt, operations))
             try:
@@ -196,14 +197,24 @@ class MariaDBResource(ServerResource):
                 raise denials.denial(None, unit.failure, self._database)
             return prepared
 
-    async def _look(self, session: Session, work: Work) -> Prepared:
-        """A branch that changes nothing. XA PREPARE would make an entry of it that somebody has to end."""
-        return await self._begun(session, work, "START TRANSACTION READ ONLY", "COMMIT")
+    async def _look(self, session: Session, attempt: AttemptId, work: Work) -> Prepared:
+        """A branch that changes nothing. XA PREPARE would make an entry of it that somebody has to end.
 
-    async def _begun(self, session: Session, work: Work, first: str, last: str) -> Prepared:
+        InnoDB shows a commit before it forces it, so what was read may be lost in a crash; and the COMMIT of who only
+        reads forces nothing. So another transaction follows that does, with a row that is gone again when it commits:
+        the log is one, and is forced in its order."""
+        forcing = (
+            "START TRANSACTION",
+            self._remembering(attempt),
+            f"DELETE FROM {FINISHED} WHERE {self._where(attempt)}",
+            "COMMIT",
+        )
+        return await self._begun(session, work, "START TRANSACTION READ ONLY", "COMMIT", *forcing)
+
+    async def _begun(self, session: Session, work: Work, first: str, *last: str) -> Prepared:
         """A plain transaction. Raises No, and then it is rolled back."""
         try:
-            unit = await session.ask(first, *work.statements, last, within_s=self._patience_s(work))
+            unit = await session.ask(first, *work.statements, *last, within_s=self._patience_s(work))
         except Lost as lost:
             raise _unreachable(lost) from lost
         try:
@@ -252,7 +263,11 @@ class MariaDBResource(ServerResource):
                 raise _unreachable(lost) from lost
             if unit.failure is not None:
                 raise denials.denial(None, unit.failure, self._database)
-            row = statements.row_of(target, unit.results[0])
+            try:
+                row = statements.row_of(target, unit.results[0])
+            except Stale:
+                await self._reload()
+                raise
             row.participant = self._participant
             return row
 
@@ -291,8 +306,12 @@ class MariaDBResource(ServerResource):
             raise await self._explained(session, work, error) from None
 
     async def _rows(self, work: Work, unit: Unit) -> Prepared:
-        """What the branch read. Raises its No, or Unexplained."""
-        rows = work.rows(unit.results[1:])
+        """What the branch read. Raises its No, or Unexplained. A catalog that is out of date is read again."""
+        try:
+            rows = work.rows(unit.results[1:])
+        except Stale:
+            await self._reload()
+            raise
         if unit.failure is not None:
             if unit.failure.number in denials.STALE:
                 await self._reload()
@@ -313,7 +332,10 @@ class MariaDBResource(ServerResource):
         await self._undone(session, "ROLLBACK")
         if unit.failure is not None:
             return denials.denial(work.step_at(len(unit.results) - 1), unit.failure, self._database)
-        return error.denial(unit.results[-1])
+        no = error.denial(unit.results[-1])
+        if isinstance(no, Stale):
+            await self._reload()
+        return no
 
     async def _undone(self, session: Session, undo: str, end: str = "") -> bool:
         """Rolls back what is open or prepared, after *any* NO: past a failed statement XA END and XA PREPARE would
@@ -340,17 +362,26 @@ class MariaDBResource(ServerResource):
 
     async def _clean(self, session: Session, attempt: AttemptId) -> None:
         """Sees to it that nothing of the branch is, or comes to be, at the server. When that takes too long, or has to
-        wait for the server, it goes on behind our back, until `abort` or the next incarnation finds it done."""
+        wait for the server, it goes on behind our back, until `abort` or the next incarnation finds it done. Raises
+        ServerFailed: a NO would be one too early."""
         task = asyncio.create_task(self._cleaned(session, attempt))
         self._cleaning[attempt] = task
         task.add_done_callback(lambda _: self._cleaning.pop(attempt, None))
-        with suppress(Lost):
+        try:
             await self._pool.knock()
-            await asyncio.wait({task}, timeout=CLEAN_WITHIN_S)
+        except Lost:
+            return
+        done, _ = await asyncio.wait({task}, timeout=CLEAN_WITHIN_S)
+        if done:
+            task.result()
 
     async def _cleaned(self, session: Session, attempt: AttemptId) -> None:
-        await self._gone(session)
-        await self._end_of_another("ROLLBACK", attempt)
+        try:
+            await self._gone(session)
+            await self._end_of_another("ROLLBACK", attempt)
+        except ServerFailed as error:
+            log.error("what is left of a branch cannot be rolled back", attempt=str(attempt), error=str(error))
+            raise
 
     async def _gone(self, session: Session) -> None:
         """Waits until nothing of a session that is lost is at work at the server."""
@@ -405,10 +436,7 @@ class MariaDBResource(ServerResource):
 
     async def _remembers(self, attempt: AttemptId) -> bool:
         """Whether the branch committed, for an XID that the server does not know."""
-        where = " AND ".join(
-            f"{name} = {value}" for name, value in zip(("identity", "log", "number"), self._names(attempt), strict=True)
-        )
-        return bool(await self._asked(f"SELECT 1 FROM {FINISHED} WHERE {where}"))
+        return bool(await self._asked(f"SELECT 1 FROM {FINISHED} WHERE {self._where(attempt)}"))
 
     async def _recoverable(self) -> list[tuple[str, AttemptId | None]]:
         """What is prepared under a name with our prefix: as people see it, and the attempt if it is of this file."""
@@ -467,6 +495,11 @@ class MariaDBResource(ServerResource):
 
     def _names(self, attempt: AttemptId) -> tuple[str, str, str]:
         return literal(self._namespace), literal(attempt.log), str(attempt.number)
+
+    def _where(self, attempt: AttemptId) -> str:
+        """Its row in `troth_finished`."""
+        named = zip(("identity", "log", "number"), self._names(attempt), strict=True)
+        return " AND ".join(f"{name} = {value}" for name, value in named)
 
     def _remembering(self, attempt: AttemptId, operations: bytes | None = None) -> str:
         values = ", ".join((*self._names(attempt), literal(operations)))

@@ -26,7 +26,11 @@ from participant.resources.server.cancels import was_cancelled
 ANSWER_WITHIN_S = 30.0
 """How long an answer may take, beside its waiting for locks, before its connection is given up."""
 PACKET_OVERHEAD = 1024
-_CONNECT_WITHIN_S = 5
+_CONNECT_WITHIN_S = 5.0
+"""How long a connection may take until it is there, greeted and logged in."""
+_REACHED_BEFORE = 0.8
+"""The part of it for reaching the server, all that the driver's own timeout is about. It is less than the whole, as the
+driver could swallow a cancel then (see `cancels`), and wait for a greeting without end."""
 _CLIENT_ERRORS = range(2000, 3000)
 _ENDING_ERRORS = frozenset({1053, 1927})
 """Server shutdown, connection was killed: nothing more comes on this connection."""
@@ -124,18 +128,20 @@ class Session:
     async def connect(cls, address: Address) -> Session:
         """Raises Lost, with the server's words when it had any."""
         try:
-            connection = await asyncmy.connect(
-                **address.arguments,
-                autocommit=None,
-                charset="utf8mb4",
-                client_flag=CLIENT.FOUND_ROWS,
-                connect_timeout=_CONNECT_WITHIN_S,
-                conv={},
-            )
+            async with asyncio.timeout(_CONNECT_WITHIN_S):
+                connection = await asyncmy.connect(
+                    **address.arguments,
+                    autocommit=None,
+                    charset="utf8mb4",
+                    client_flag=CLIENT.FOUND_ROWS,
+                    connect_timeout=_CONNECT_WITHIN_S * _REACHED_BEFORE,
+                    conv={},
+                )
         except Exception as error:  # the driver raises RuntimeError too, when a connection breaks while it is made
             if was_cancelled():
                 raise asyncio.CancelledError from error
-            raise Lost(words(error)) from error
+            late = isinstance(error, TimeoutError)
+            raise Lost(f"no connection within {_CONNECT_WITHIN_S:g} s" if late else words(error)) from error
         session = cls(connection)
         if was_cancelled():
             session.close()
@@ -143,13 +149,13 @@ class Session:
         return session
 
     async def ask(self, *statements: str, within_s: float | None = None) -> Unit:
-        """Sends the statements, as few packets as they fit in, and waits for the answers. Raises Lost, also when they
-        do not come in time: the connection is given up then."""
+        """Sends the statements, as few packets as they fit in, and waits for the answers, for ANSWER_WITHIN_S unless
+        told otherwise. Raises Lost, also when they do not come in time: the connection is given up then."""
         async with self._busy:
             if self.lost is not None:
                 raise self.lost
             results: list[Result] = []
-            patience = self._patience(within_s)
+            patience = self._patience(ANSWER_WITHIN_S if within_s is None else within_s)
             try:
                 for packet in self._packets(statements):
                     if failure := await self._answers(packet, results):
@@ -160,16 +166,13 @@ class Session:
                 self._lose("cancelled")
                 raise
             finally:
-                if patience is not None:
-                    patience.cancel()
+                patience.cancel()
             if self.lost is not None:
                 raise self.lost
             return Unit(results, None)
 
-    def _patience(self, within_s: float | None) -> asyncio.TimerHandle | None:
+    def _patience(self, within_s: float) -> asyncio.TimerHandle:
         """Loses the connection then, which wakes who waits on it; a fifth of what `asyncio.timeout` costs a branch."""
-        if within_s is None:
-            return None
         return asyncio.get_running_loop().call_later(within_s, self._lose, f"no answer within {within_s:g} s")
 
     def close(self) -> None:
@@ -211,6 +214,8 @@ class Session:
         if self.lost is None:
             self.lost = Lost(why)
             with suppress(Exception):
+                if (transport := self._connection._transport) is not None:
+                    transport.abort()  # to close it waits for a peer to take what is unsent, and wakes nobody before
                 self._connection.close()
 
 

@@ -24,7 +24,7 @@ from asyncmy.constants import FIELD_TYPE
 from participant.resources import ROWS_BYTES_MAX, No
 from participant.resources.mariadb.session import PACKET_OVERHEAD, Result
 from participant.resources.server.catalog import Table
-from participant.resources.server.columns import Column, Kind, SqlValue
+from participant.resources.server.columns import NUMBERS, Column, Kind, SqlValue
 from participant.resources.server.marks import marked
 from participant.resources.server.steps import (
     Add,
@@ -52,6 +52,14 @@ _TEXTS = (Kind.TEXT, Kind.PADDED)
 _COMPARED = {"equals": "<=>", "at_least": ">=", "at_most": "<="}
 
 
+class Stale(No):
+    """A column holds what its type in the catalog cannot have: the type was changed since the catalog was read."""
+
+    def __init__(self, target: Target, column: str = "") -> None:
+        message = f"a table was changed at the server since the statement was planned: {target.table.name}"
+        super().__init__(target.no(Code.CODE_NOT_SERVING, message, column).reason)
+
+
 class Unexplained(Exception):
     """An `add` found no row that it may change: it is missing, or the column is NULL, or a bound denies it."""
 
@@ -68,7 +76,7 @@ class Unexplained(Exception):
         return f"SELECT {chosen} FROM {target.table.sql}{_where(target)} FOR UPDATE"
 
     def denial(self, result: Result) -> No:
-        """The NO, from the answer to `look`."""
+        """The NO, from the answer to `look`; perhaps Stale."""
         target = self.step.target
         if not result.rows:
             return target.missing()
@@ -76,7 +84,7 @@ class Unexplained(Exception):
         if addable == "1":
             words = f"{target.label()} was changed by another program at the same moment"
             return target.no(Code.CODE_LOCK_TIMEOUT, words)
-        return self.step.denied(from_text(found, self.step.column))
+        return _denied(self.step, self.step.column, found)
 
 
 class Work(NamedTuple):
@@ -92,8 +100,8 @@ class Work(NamedTuple):
         return before[-1] if before and 0 <= at < len(self.statements) else None
 
     def rows(self, results: Sequence[Result]) -> list[types_pb2.Row]:
-        """What was read, of as many steps as have been carried out whole. Raises the No of the first that is denied, or
-        Unexplained."""
+        """What was read, of as many steps as have been carried out whole. Raises the No of the first that is denied,
+        perhaps Stale, or Unexplained."""
         rows: list[types_pb2.Row] = []
         size = 0
         ends = [place for place, _ in self.steps[1:]] + [len(self.statements)]
@@ -135,11 +143,21 @@ def read(target: Target) -> str:
     return f"SELECT {_columns(target.table)} FROM {target.table.sql}{_where(target)}"
 
 
+def inserted_meanwhile(step: Upsert) -> No:
+    """The NO to an `upsert` whose row was not there for its first statement, and was for its second."""
+    words = f"{step.target.label()} was inserted by another program at the same moment"
+    return step.target.no(Code.CODE_LOCK_TIMEOUT, words)
+
+
 def row_of(target: Target, result: Result) -> types_pb2.Row:
+    """Raises Stale."""
     if not result.rows:
         return target.row(None)
     columns = target.table.columns.values()
-    return target.row([from_text(raw, column) for raw, column in zip(result.rows[0], columns, strict=True)])
+    try:
+        return target.row([from_text(raw, column) for raw, column in zip(result.rows[0], columns, strict=True)])
+    except _UNFIT_RAW as error:
+        raise Stale(target) from error
 
 
 # Values.
@@ -166,7 +184,10 @@ def literal(raw: SqlValue) -> str:
 
 
 def from_text(raw: str | bytes | None, column: Column) -> SqlValue:
-    """A value as the server writes it. An integer that no `Value` holds comes as a decimal, which is text there."""
+    """A value as the server writes it. An integer that no `Value` holds comes as a decimal, which is text there. Raises
+    one of _UNFIT_RAW for what the server never writes for that type."""
+    if isinstance(raw, bytes) and column.kind in NUMBERS:
+        raise ValueError(f"bytes in a column of type {column.declared}")
     if raw is None or isinstance(raw, bytes):
         return raw
     return _READS.get(column.kind, str)(raw)
@@ -185,6 +206,8 @@ _READS: Mapping[Kind, Callable[[str], SqlValue]] = {
     Kind.BLOB: str.encode,
     Kind.MOMENT: lambda raw: raw + _UTC,
 }
+_UNFIT_RAW = (ValueError, ArithmeticError)
+"""What int, float and Decimal raise, and an integer that is too small for the wire."""
 
 
 def _written(raw: SqlValue, column: Column) -> str:
@@ -225,7 +248,8 @@ def _statements(step: Step) -> Sequence[str]:
 
 
 def _upsert(step: Upsert) -> Sequence[str]:
-    """Not ON DUPLICATE KEY UPDATE, nor REPLACE: both take a row that has another unique value for the one meant."""
+    """Not ON DUPLICATE KEY UPDATE, nor REPLACE: both take a row that has another unique value for the one meant. A row
+    that comes to be between the two statements is neither changed nor inserted, which their counts tell."""
     target, values = step.target, step.values
     table = target.table
     absent = f"NOT EXISTS (SELECT 1 FROM {table.sql}{_where(target)})"
@@ -342,7 +366,8 @@ def _judged(step: Step, results: Sequence[Result]) -> Iterable[types_pb2.Row]:
         case Check():
             _check(step, results[0])
         case Upsert():
-            pass  # its second statement inserts what its first has not found, or fails
+            if step.changed and sum(result.found for result in results) != 1:
+                raise inserted_meanwhile(step)
         case _:
             if results[0].found != 1:
                 raise step.target.missing()
@@ -358,7 +383,15 @@ def _check(step: Check, result: Result) -> None:
         raise step.denied_missing()
     holds, found = result.rows[0]
     if holds != "1":
-        raise step.denied(from_text(found, step.column))
+        raise _denied(step, step.column, found)
+
+
+def _denied(step: Add | Check, column: Column, found: str | bytes | None) -> No:
+    """Why a column that holds this denies the step; perhaps Stale."""
+    try:
+        return step.denied(from_text(found, column))
+    except _UNFIT_RAW:
+        return Stale(step.target, column.name)
 
 
 def _own_rows(step: Sql, result: Result) -> Iterable[types_pb2.Row]:
