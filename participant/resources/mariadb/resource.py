@@ -34,11 +34,13 @@ from participant.resources.mariadb import catalog, denials, opening, statements
 from participant.resources.mariadb.opening import FINISHED
 from participant.resources.mariadb.pool import Fenced, Pool
 from participant.resources.mariadb.session import ANSWER_WITHIN_S, Address, Lost, NoAddress, Session, Unit, words
-from participant.resources.mariadb.statements import Stale, Unexplained, Work, literal
+from participant.resources.mariadb.statements import Unexplained, Work, literal
 from participant.resources.outside import ResourceRefused, Stray, Survey
 from participant.resources.server import planning
+from participant.resources.server.again import Again
 from participant.resources.server.places import Unavailable
 from participant.resources.server.resource import ServerResource
+from participant.resources.server.steps import Stale
 from participant.resources.targets import target_of
 from troth import reasons
 from troth.messages import Mark
@@ -58,8 +60,7 @@ CLEAN_WITHIN_S = 2.0
 cleaning goes on."""
 FORGET_MAX = 10_000
 """Rows of `troth_finished` that one statement drops."""
-_AGAIN_MIN_S, _AGAIN_MAX_S = 0.02, 1.0
-_WARN_AFTER = 5
+_STARTING_S = 0.1
 _NOT_YET = ("Can't connect", "Lost connection", "refused", "No such file", "shutdown")
 _UNREACHABLE = (Lost, Fenced)
 
@@ -412,7 +413,7 @@ class MariaDBResource(ServerResource):
 
     async def _end_of_another(self, verb: str, attempt: AttemptId) -> bool:
         """The same for a branch whose session is gone."""
-        pause, asked = _AGAIN_MIN_S, 0
+        again = Again("a session at MariaDB has this branch, and only it can end it", attempt=str(attempt))
         while True:
             unit = await self._surely(f"XA {verb} {self._xid(attempt)}")
             if unit.failure is None:
@@ -428,11 +429,7 @@ class MariaDBResource(ServerResource):
                 raise ServerFailed(f"XA {verb} of {attempt}: {unit.failure.message}")
             if attempt not in {each for _, each in await self._recoverable()}:
                 return False
-            asked += 1  # a session still has it: NOTA says nothing about its outcome
-            if asked == _WARN_AFTER:
-                log.warning("a session at MariaDB has this branch, and only it can end it", attempt=str(attempt))
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _AGAIN_MAX_S)
+            await again.pause()  # a session still has it: NOTA says nothing about its outcome
 
     async def _remembers(self, attempt: AttemptId) -> bool:
         """Whether the branch committed, for an XID that the server does not know."""
@@ -469,17 +466,13 @@ class MariaDBResource(ServerResource):
 
     async def _persist(self, call: Callable[[], Awaitable[T]], query: str) -> T:
         """Calls until nothing is lost; `query` is what the log says of it."""
-        pause, asked = _AGAIN_MIN_S, 0
+        again = Again("MariaDB is asked again and again", query=query)
         while True:
             try:
                 return await call()
             except _UNREACHABLE as error:
                 why = words(error)
-            asked += 1
-            if asked == _WARN_AFTER:
-                log.warning("MariaDB is asked again and again", query=query, error=why)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _AGAIN_MAX_S)
+            await again.pause(error=why)
 
     # Names.
 
@@ -546,7 +539,7 @@ async def _connected(address: Address) -> Session:
         except Lost as lost:
             if asyncio.get_running_loop().time() > deadline or not any(part in str(lost) for part in _NOT_YET):
                 raise
-        await asyncio.sleep(_AGAIN_MAX_S / 10)
+        await asyncio.sleep(_STARTING_S)
 
 
 def _text(raw: str | bytes | None) -> str:

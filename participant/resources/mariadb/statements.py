@@ -33,6 +33,7 @@ from participant.resources.server.steps import (
     Insert,
     Read,
     Sql,
+    Stale,
     Step,
     Target,
     Update,
@@ -50,14 +51,6 @@ _SHARED = " LOCK IN SHARE MODE"
 _REAL_KINDS = (Kind.REAL, Kind.SINGLE)
 _TEXTS = (Kind.TEXT, Kind.PADDED)
 _COMPARED = {"equals": "<=>", "at_least": ">=", "at_most": "<="}
-
-
-class Stale(No):
-    """A column holds what its type in the catalog cannot have: the type was changed since the catalog was read."""
-
-    def __init__(self, target: Target, column: str = "") -> None:
-        message = f"a table was changed at the server since the statement was planned: {target.table.name}"
-        super().__init__(target.no(Code.CODE_NOT_SERVING, message, column).reason)
 
 
 class Unexplained(Exception):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from participant.resources import No
 from participant.resources.postgresql.catalog import Database, Rule, quote
 from participant.resources.postgresql.session import Failure
-from participant.resources.postgresql.statements import CHANGED, found_in
+from participant.resources.postgresql.statements import found_in
 from participant.resources.server import steps
 from participant.resources.server.steps import Delete, Insert, Sql, Step, Upsert
 from troth import reasons
@@ -67,7 +67,7 @@ def denial(step: Step | None, failure: Failure, database: Database) -> No:
         failure.sqlstate[:2], (Code.CODE_RESOURCE, "the server refused")
     )
     if is_stale(step, failure):
-        code, words = Code.CODE_NOT_SERVING, CHANGED
+        code, words = Code.CODE_NOT_SERVING, steps.CHANGED
     message = f"{words}: {failure.words()}"
     code = _CONSTRAINTS.get(failure.sqlstate, code)
     if step is None:

@@ -24,10 +24,12 @@ from participant.resources.outside import ResourceRefused, Stray, Survey
 from participant.resources.postgresql import catalog, denials, opening, statements
 from participant.resources.postgresql.pool import Fenced, Pool
 from participant.resources.postgresql.session import ANSWER_WITHIN_S, Lost, Query, Session, Unit, text
-from participant.resources.postgresql.statements import Stale, Work
+from participant.resources.postgresql.statements import Work
 from participant.resources.server import planning
+from participant.resources.server.again import LEAST_S, Again
 from participant.resources.server.places import Unavailable
 from participant.resources.server.resource import ServerResource
+from participant.resources.server.steps import Stale
 from participant.resources.targets import target_of
 from troth import reasons
 from troth.messages import Mark
@@ -42,8 +44,7 @@ OPEN_WITHIN_S = 5.0
 """How long a server that is only starting, or not there yet, is waited for."""
 CLEAN_WITHIN_S = 2.0
 """How long a NO waits until what is left of its branch is gone; then it goes out, and the cleaning goes on."""
-_AGAIN_MIN_S, _AGAIN_MAX_S = 0.02, 1.0
-_WARN_AFTER = 5
+_STARTING_S = 0.1
 _BEGIN, _COMMIT, _ROLLBACK = Query("BEGIN"), Query("COMMIT"), Query("ROLLBACK")
 _PREPARED_TAG, _COMMITTED_TAG = "PREPARE TRANSACTION", "COMMIT"
 _NOT_YET = ("starting up", "shutting down", "recovery mode", "Connection refused", "No such file")
@@ -333,7 +334,7 @@ class PostgreSQLResource(ServerResource):
         while True:
             if not self._answer(await self._surely(query)):
                 return
-            await asyncio.sleep(_AGAIN_MIN_S)
+            await asyncio.sleep(LEAST_S)
 
     async def _is_committed_by(self, session: Session, attempt: AttemptId) -> bool:
         """Whether a lost connection has carried out its COMMIT."""
@@ -359,9 +360,8 @@ class PostgreSQLResource(ServerResource):
 
     async def _surely(self, query: Query) -> Unit:
         """Asks until there is an answer that is not about the moment. To be used for what may be done twice."""
-        pause, asked = _AGAIN_MIN_S, 0
+        again = Again("PostgreSQL is asked again and again", query=query.sql)
         while True:
-            why: str
             try:
                 unit = await (await self._pool.ender()).ask(query, within_s=ANSWER_WITHIN_S)
                 if unit.failure is None or not denials.is_passing(unit.failure):
@@ -369,11 +369,7 @@ class PostgreSQLResource(ServerResource):
                 why = unit.failure.words()
             except _UNREACHABLE as error:
                 why = _line(error)
-            asked += 1
-            if asked == _WARN_AFTER:
-                log.warning("PostgreSQL is asked again and again", query=query.sql, error=why)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _AGAIN_MAX_S)
+            await again.pause(error=why)
 
     def _answer(self, unit: Unit) -> list[tuple[str, ...]]:
         """The rows of what any role in our place may ask. Raises ServerFailed."""
@@ -448,7 +444,7 @@ async def _connected(dsn: str) -> Session:
         except psycopg.OperationalError as error:
             if asyncio.get_running_loop().time() > deadline or not any(part in str(error) for part in _NOT_YET):
                 raise
-        await asyncio.sleep(_AGAIN_MAX_S / 10)
+        await asyncio.sleep(_STARTING_S)
 
 
 async def _rolled_back(session: Session) -> None:

@@ -30,6 +30,7 @@ from participant.resources.server.steps import (
     Insert,
     Read,
     Sql,
+    Stale,
     Step,
     Target,
     Update,
@@ -38,7 +39,6 @@ from participant.resources.server.steps import (
 from troth.v1 import types_pb2
 from troth.v1.types_pb2 import Code
 
-CHANGED = "a table was changed at the server since the statement was planned"
 SHAPES_MAX = 4096
 """Texts kept of each sort; what falls out is made again."""
 
@@ -51,13 +51,6 @@ _COMPARED = {"equals": "IS NOT DISTINCT FROM", "at_least": ">=", "at_most": "<="
 _ONLY_READING = (Query("SAVEPOINT troth_read"), Query("SET TRANSACTION READ ONLY"))
 _READ = (Query("RELEASE SAVEPOINT troth_read"),)
 """Around a statement that may only read: leaving a savepoint, what may be done is again what it was before."""
-
-
-class Stale(No):
-    """A column holds what its type in the catalog cannot have: the type was changed since the catalog was read."""
-
-    def __init__(self, target: Target, column: str = "") -> None:
-        super().__init__(target.no(Code.CODE_NOT_SERVING, f"{CHANGED}: {target.table.name}", column).reason)
 
 
 class Work(NamedTuple):

@@ -19,6 +19,15 @@ from troth.values import value_text
 
 Target = targets.Target[Table]
 
+CHANGED = "a table was changed at the server since the statement was planned"
+
+
+class Stale(No):
+    """A column holds what its type in the catalog cannot have: the type was changed since the catalog was read."""
+
+    def __init__(self, target: Target, column: str = "") -> None:
+        super().__init__(target.no(Code.CODE_NOT_SERVING, f"{CHANGED}: {target.table.name}", column).reason)
+
 
 class Insert(NamedTuple):
     """Adds the row."""
