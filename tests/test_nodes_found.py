@@ -14,16 +14,10 @@ from coordinator.protocol import State
 from coordinator.settings import CoordinatorSettings
 from coordinator.tables import Attempt, Open
 from participant.asks import ASKS_MAX, Asks
-from participant.events import Recovered
-from participant.node import Participant
 from participant.protocol import State as BranchState
-from participant.resources import Plan
-from participant.settings import ParticipantSettings
 from participant.tables import Log
 from tests.world import COORDINATOR, LOG, Manual, add, branch, encoded, judge, look
 from troth.messages import Abort, Acknowledged, Commit, Mark, OnePhase, Peer, Prepare, Question, Voted
-from troth.reasons import reason
-from troth.v1.types_pb2 import Code
 from troth.words import Answer, AttemptId, Now, Outcome, number_of
 
 ADD = encoded(add(1))
@@ -418,64 +412,3 @@ def test_who_watches_is_told_all_of_what_ends_in_one_step() -> None:
     assert all(node.describe(id, now) is not None for id in ids)
     node.step(ce.Ticked(), now)
     assert [id for id in ids if node.describe(id, now) is not None] == ids[-2:]
-
-
-# In front of a server.
-
-
-def outside() -> Participant:
-    """A participant whose branches take no locks."""
-    node = Participant(
-        "a",
-        "file",
-        1,
-        ParticipantSettings(),
-        lambda _: Plan((), None, False),
-        Recovered((), (), (), (), ()),
-        outside=True,
-    )
-    node.start(Now(0.0, 0.0))
-    return node
-
-
-def carried(effects: list[pe.Effect]) -> list[int]:
-    return [effect.n for effect in effects if isinstance(effect, pe.Carry)]
-
-
-def forgets(effects: list[pe.Effect]) -> list[pe.Forget]:
-    return [effect.job for effect in effects if isinstance(effect, pe.Write) and isinstance(effect.job, pe.Forget)]
-
-
-def test_forgetting_does_not_wait_for_a_moment_without_an_abort_at_the_server() -> None:
-    """There may be none for days; what is there is excepted until its record is written."""
-    node, found = outside(), []
-    rolling_back: list[int] = []
-    for second in range(1, 11):
-        now = Now(float(second), float(second))
-        began = node.step(
-            pe.Received(LOG, (Prepare(second, b"x", False, ()), Abort(second), Mark(second + 1, ()))), now
-        )
-        for n in rolling_back:
-            node.step(pe.Carried(n, None), now)
-        tried, *rolling_back = carried(began)
-        node.step(pe.Carried(tried, pe.Tried(b"", {})), now)
-        found += forgets(node.step(pe.Ticked(), now))
-    assert [forget.mark for forget in found] == [Mark(n + 1, (n,)) for n in range(2, 11, 2)]
-    done = node.step(pe.Carried(rolling_back[0], None), Now(11.0, 11.0))
-    assert [effect.job.attempt.number for effect in done if isinstance(effect, pe.Write)] == [10]
-    assert [forget.mark for forget in forgets(node.step(pe.Ticked(), Now(13.0, 13.0)))] == [Mark(11, ())]
-
-
-def test_rule_12_a_commit_by_a_person_of_what_is_refused_for_a_peer_is_kept() -> None:
-    node, now, attempt = outside(), Now(1.0, 1.0), AttemptId(LOG, 5)
-    (tried,) = carried(node.step(pe.Received(LOG, (Prepare(5, b"x", False, ()),)), now))
-    node.step(pe.Carried(tried, pe.Denied(reason(Code.CODE_RESOURCE, "the session is lost"))), now)
-    (refused,) = carried(node.step(pe.PeerAsked(attempt=attempt, identity="file", caller=7), now))
-    ((write,)) = node.step(pe.Carried(refused, pe.Ended(Outcome.COMMITTED)), now)
-    assert isinstance(write, pe.Write)
-    assert write.job == pe.Contradict(attempt, b"x", Outcome.COMMITTED, Outcome.ABORTED, 1.0)
-    told = node.step(pe.Flushed(write.n, ()), now)
-    assert [effect for effect in told if isinstance(effect, pe.Reply)] == [pe.Reply(7, Answer.ABORTED)]
-    assert [effect.message for effect in told if isinstance(effect, pe.Alarm)] == [
-        f"rule 12: {attempt} was resolved by hand as COMMITTED here and is ABORTED: torn"
-    ]
