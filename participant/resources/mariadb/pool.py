@@ -15,8 +15,8 @@ Each session holds a user lock, `troth:SCOPE:SLOT`, for as long as it is there: 
 sessions of one participant file, also those of an incarnation that was killed. The keeper holds `troth:SCOPE`, and
 no other connection is made without it: of two processes with one identity only one works.
 
-Nobody hears of a keeper that is lost but by asking on it, so that is done for each connection, before it is made and
-when it holds its own lock (whoever gets the keeper's lock later sees it then), and at each survey; and it locks again.
+Nobody hears of a keeper that is lost but by asking on it, so that is done for each new connection, when it holds its
+own lock (whoever gets the keeper's lock later sees it then), and at each survey; and it locks again.
 The other way round the server does not hear of a client whose host lost its power: so it ends a keeper that asks
 nothing for KEEPER_IDLE_S, and another incarnation waits for that. All other sessions may stay: that one kills them.
 """
@@ -173,7 +173,6 @@ class Pool:
     async def _made(self) -> Session:
         """A new connection, under the keeper's lock, holding one of its own."""
         async with self._making:
-            await self._held()
             session = await self._connect()
             try:
                 await self._take_slot(session)
