@@ -56,6 +56,16 @@ async def test_who_is_not_let_in(postgresql_database: Database, monkeypatch: pyt
 
 
 @on_a_loop
+async def test_a_first_question_that_the_server_breaks_off_is_a_refusal(
+    postgresql_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "_FACTS", "SELECT pg_sleep(60)")
+    postgresql_database.execute(f"ALTER DATABASE {postgresql_database.name} SET statement_timeout = '100ms'")
+    words = "PostgreSQL does not take us in: canceling statement due to statement timeout"
+    assert (await refused(postgresql_database.dsn)).startswith(words)
+
+
+@on_a_loop
 async def test_a_wrong_password_is_said_without_it(postgresql_database: Database, postgresql: PostgreSQL) -> None:
     with role(postgresql_database, "locked"):
         config = postgresql.folder / "data" / "pg_hba.conf"

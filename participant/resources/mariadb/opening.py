@@ -16,7 +16,7 @@ from typing import NamedTuple
 import structlog
 
 from participant.resources.mariadb.pool import ENDERS, KEPT_PER_WORKER
-from participant.resources.mariadb.session import Session
+from participant.resources.mariadb.session import Lost, Session
 from participant.resources.mariadb.statements import quote
 from participant.resources.outside import ResourceRefused
 
@@ -140,7 +140,8 @@ async def _make_finished(session: Session, account: str, database: str) -> str:
         "SELECT engine, table_comment FROM information_schema.tables"
         f" WHERE table_schema = DATABASE() AND table_name = '{FINISHED}'"
     )
-    assert engine.failure is None, engine.failure
+    if engine.failure is not None:
+        raise Lost(engine.failure.message)
     found, comment = map(str, engine.results[0].rows[0])
     _require(found == "InnoDB", f"the engine of {FINISHED} is {found}: ALTER TABLE {where} ENGINE=InnoDB")
     return comment if comment.startswith(_COMMENT) else database
