@@ -3,45 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 from faults.servers import Database
-from faults.servers.server import HOST
+from tests.proxy import Proxy
 
 _HEADER = 4
 
 
-class Cutter:
+class Cutter(Proxy):
     """While `at` is set, the connection that sends that text is cut, and it is unset. What waits for it is `cut`."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        super().__init__(database)
         self.at: bytes | None = None
         self.answered = False
         """Whether the server carries the packet out: the connection is cut when its answer comes."""
         self.cuts = 0
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[str]:
-        """The DSN of the same database through here."""
-        tasks: set[asyncio.Task[None]] = set()
-
-        def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            tasks.add(asyncio.create_task(self._serve(reader, writer)))
-
-        server = await asyncio.start_server(serve, HOST, 0)
-        port = server.sockets[0].getsockname()[1]
-        try:
-            yield self._database.dsn.replace(f":{self._database.server.port}/", f":{port}/")
-        finally:
-            server.close()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(HOST, self._database.server.port)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await self.connect()
         answers = asyncio.create_task(self._copy(there, writer))
         try:
             while True:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 from faults.servers import Database
-from faults.servers.server import HOST
 from participant.resources.outside import OutsideResource
 from participant.resources.postgresql import PostgreSQLResource
+from tests.proxy import Proxy
 from tests.server_subject import TwoTables
 from tests.sqlite_tools import encode, insert, read
 
@@ -38,41 +37,23 @@ class PostgreSQLSubject(TwoTables):
         return PostgreSQLResource(self.database.dsn, lock_timeout_s=self.lock_timeout_s, pool=self.at_work_max)
 
 
-class Link:
+class Link(Proxy):
     """A way to the server on which one side is gone, or says nothing more, and the other one does not hear of it."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        super().__init__(database)
         self._ours: list[StreamWriter] = []
         self.silent = False
         """Whether connections that are made now have no answer but that they stand."""
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[str]:
-        """The DSN of the same database through here."""
-        tasks: set[asyncio.Task[None]] = set()
-
-        def serve(reader: StreamReader, writer: StreamWriter) -> None:
-            tasks.add(asyncio.create_task(self._serve(reader, writer)))
-
-        server = await asyncio.start_server(serve, HOST, 0)
-        port = server.sockets[0].getsockname()[1]
-        try:
-            yield self._database.dsn.replace(f":{self._database.server.port}/", f":{port}/")
-        finally:
-            server.close()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     def lose(self) -> None:
         """Our side of all connections is gone; the server's stand."""
         for writer in self._ours:
             writer.transport.abort()
 
-    async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
+    async def serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         self._ours.append(writer)
-        there, back = await asyncio.open_connection(HOST, self._database.server.port)
+        there, back = await self.connect()
         answers = asyncio.create_task(self._answers(there, writer, self.silent))
         try:
             with suppress(ConnectionError):

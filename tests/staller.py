@@ -4,18 +4,17 @@ or a NAT on the way forgets them."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 from faults.servers import Database
-from faults.servers.server import HOST
+from tests.proxy import Proxy
 
 
-class Staller:
+class Staller(Proxy):
     """Passes on what it is sent, until `stall`."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        super().__init__(database)
         self.ungreeted = 0
         """How many of the next connections are taken, and hear nothing."""
         self._stalled = asyncio.Event()
@@ -25,31 +24,13 @@ class Staller:
         self._stalled.set()
         self._stalled = asyncio.Event()
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[str]:
-        """The DSN of the same database through here."""
-        tasks: set[asyncio.Task[None]] = set()
-
-        def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            tasks.add(asyncio.create_task(self._serve(reader, writer)))
-
-        server = await asyncio.start_server(serve, HOST, 0)
-        port = server.sockets[0].getsockname()[1]
-        try:
-            yield self._database.dsn.replace(f":{self._database.server.port}/", f":{port}/")
-        finally:
-            server.close()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         stalled, writers = self._stalled, [writer]
         try:
             if self.ungreeted:
                 self.ungreeted -= 1
                 await asyncio.Event().wait()
-            there, back = await asyncio.open_connection(HOST, self._database.server.port)
+            there, back = await self.connect()
             writers.append(back)
             await asyncio.gather(_copy(reader, back, stalled), _copy(there, writer, stalled))
         finally:
