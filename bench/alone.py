@@ -57,9 +57,11 @@ class Alone:
                 tell(f"{self.committed:,} of {upto:,} transactions")
 
     async def window(self, seconds: float, in_flight: int = IN_FLIGHT) -> float:
-        """Transfers committed per second, for so long."""
+        """Transfers committed per second, for so long. Raises Failed when there was none."""
         load = await self.subject.ran(self.subject.load(in_flight, seconds))
         self.committed += len(load.committed)
+        if not load.tx_per_s:
+            raise Failed(f"no transaction was committed within {seconds:g} s: make --seconds longer")
         return load.tx_per_s
 
     def sizes(self) -> Mapping[str, Size]:

@@ -24,7 +24,7 @@ from troth.cli import main
 from troth.v1 import types_pb2
 from troth.v1.coordinator_pb2 import SubmitResult
 
-FLAT = ("flat", "--upto", "1000", "--seconds", "0.3", "--rounds", "1")
+FLAT = ("flat", "--upto", "1000", "--seconds", "1", "--rounds", "1")
 RESTART = ("restart", "--in-flight", "50", "--finished", "200")
 OVERLOAD = ("overload", "--seconds", "1", "--search", "0.3", "--rounds", "1")
 
