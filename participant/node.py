@@ -303,8 +303,8 @@ class Participant(Views):
             self._later(self.settings.forget_interval_s, Due.FORGET, AttemptId(log.name, 0))
 
     def _forget(self, log: Log) -> None:
-        """But not what is at a resource outside: its record is one more to be forgotten, and until that is written the
-        resource's memory is all that there is of it."""
+        """Has the mark written, and what is below it forgotten. What is at a resource outside is excepted: its record
+        is one more to be forgotten, and until that is written the resource's memory is all that there is of it."""
         log.dirty = False
         self._drop_below(log)
         carried = {ending.branch.attempt for ending in self._carrying.values()}

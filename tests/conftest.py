@@ -91,9 +91,8 @@ _IN_CI = {False: "; with TROTH_CI=1 it fails instead", True: ""}
 def pytest_configure(config: pytest.Config) -> None:
     for marker, (tool, _, _) in NEEDS.items():
         config.addinivalue_line("markers", f"{marker}: skipped without {tool}{_IN_CI[marker in RIGHTS]}")
-    if (
-        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    ):  # so a shell starts what is in the background, and so its children
+    # A shell starts what is in the background so, and with it all its children.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if worker := getattr(config, "workerinput", None):
         ports = addresses.port_range()

@@ -13,7 +13,7 @@ another answers OK, *commits nothing*, and leaves the rows locked until the serv
 
 Each session holds a user lock, `troth:SCOPE:SLOT`, for as long as it is there: so the server can be asked for the
 sessions of one participant file, also those of an incarnation that was killed. The keeper holds `troth:SCOPE`, and
-no other connection is made without it: of two processes with one identity only one works.
+no other connection is used without it: of two processes with one identity only one works.
 
 Nobody hears of a keeper that is lost but by asking on it, so that is done for each new connection, when it holds its
 own lock (whoever gets the keeper's lock later sees it then), and at each survey; and it locks again.
@@ -29,7 +29,7 @@ import random
 import secrets
 from collections import OrderedDict
 
-from participant.resources.mariadb.session import ANSWER_WITHIN_S, Address, Lost, Session, Unit
+from participant.resources.mariadb.session import Address, Lost, Session, Unit
 from participant.resources.outside import ResourceRefused
 from participant.resources.server.places import Places, Unavailable
 from troth.words import AttemptId
@@ -320,7 +320,7 @@ async def _taken_down(asker: Session, session: Session) -> bool:
     if asker.server_began != session.server_began:
         return False
     while await _ids(asker, f"{_LISTED} WHERE id = {session.id}"):
-        await asker.ask(f"KILL {session.id}", within_s=ANSWER_WITHIN_S)  # an error says that it left meanwhile
+        await asker.ask(f"KILL {session.id}")  # an error says that it left meanwhile
         await asyncio.sleep(_LOOK_AGAIN_S)
     return True
 
@@ -331,7 +331,7 @@ async def _ids(session: Session, query: str) -> set[int]:
 
 async def _asked(session: Session, *queries: str) -> Unit:
     """An answer to what any user may ask. Raises Lost."""
-    unit = await session.ask(*queries, within_s=ANSWER_WITHIN_S)
+    unit = await session.ask(*queries)
     if unit.failure is not None:
         session.close()
         raise Lost(unit.failure.message)

@@ -186,7 +186,7 @@ class MariaDBResource(ServerResource):
             # Without the COMMIT: how many rows were touched is known only when this has been answered.
             prepared = await self._begun(session, work, "START TRANSACTION", self._remembering(attempt, operations))
             try:
-                unit = await session.ask("COMMIT", within_s=ANSWER_WITHIN_S)
+                unit = await session.ask("COMMIT")
             except Lost as lost:
                 if await self._is_committed_by(session, attempt):
                     return prepared
@@ -247,9 +247,7 @@ class MariaDBResource(ServerResource):
         query = f"DELETE f FROM {FINISHED} AS f FORCE INDEX (PRIMARY) WHERE {where}"
         try:
             session = await self._pool.ender()
-            unit = await session.ask(
-                f"SET STATEMENT innodb_lock_wait_timeout = 0 FOR {query}", within_s=ANSWER_WITHIN_S
-            )
+            unit = await session.ask(f"SET STATEMENT innodb_lock_wait_timeout = 0 FOR {query}")
         except _UNREACHABLE:
             return
         if unit.failure is not None and not denials.is_passing(unit.failure):
@@ -259,7 +257,7 @@ class MariaDBResource(ServerResource):
         target = target_of(self._database.catalog, 0, table, key)
         async with self._working() as working:
             try:
-                unit = await working.session.ask(statements.read(target), within_s=ANSWER_WITHIN_S)
+                unit = await working.session.ask(statements.read(target))
             except Lost as lost:
                 raise _unreachable(lost) from lost
             if unit.failure is not None:
@@ -344,8 +342,8 @@ class MariaDBResource(ServerResource):
         only. False when the session is lost, or given up, with what it had."""
         try:
             if end:
-                await session.ask(end, within_s=ANSWER_WITHIN_S)
-            unit = await session.ask(undo, within_s=ANSWER_WITHIN_S)
+                await session.ask(end)
+            unit = await session.ask(undo)
             if unit.failure is not None:
                 session.close()
         except Lost:
@@ -402,7 +400,7 @@ class MariaDBResource(ServerResource):
         if session is None:
             return await self._end_of_another(verb, attempt)
         try:
-            unit = await session.ask(f"XA {verb} {self._xid(attempt)}", within_s=ANSWER_WITHIN_S)
+            unit = await session.ask(f"XA {verb} {self._xid(attempt)}")
             if unit.failure is None:
                 self._pool.rest(session)
                 return True
@@ -457,7 +455,7 @@ class MariaDBResource(ServerResource):
         """Asks until there is an answer that is not about the moment. To be used for what may be done twice."""
 
         async def ask() -> Unit:
-            unit = await (await self._pool.ender()).ask(query, within_s=ANSWER_WITHIN_S)
+            unit = await (await self._pool.ender()).ask(query)
             if unit.failure is not None and denials.is_passing(unit.failure):
                 raise Lost(unit.failure.message)
             return unit

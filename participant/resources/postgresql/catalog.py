@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import NamedTuple, TypedDict
 
 from participant.resources.catalog import Refused
-from participant.resources.postgresql.session import Lost, Query, Session
+from participant.resources.postgresql.session import Query, Session
 from participant.resources.postgresql.session import text as field_of
 from participant.resources.server.catalog import Catalog, Table
 from participant.resources.server.columns import KEYS, Column, Kind
@@ -161,10 +161,7 @@ def quote(name: str) -> str:
 
 
 async def _rows(session: Session, query: Query) -> Rows:
-    unit = await session.ask(query)
-    if unit.failure is not None:
-        raise Lost(unit.failure.words())
-    result = unit.results[0]
+    result = await session.answer(query)
     return [[field_of(result, row, column) for column in range(result.nfields)] for row in range(result.ntuples)]
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from participant.resources.outside import ResourceRefused
 from participant.resources.postgresql.catalog import quote
 from participant.resources.postgresql.pool import ENDERS
-from participant.resources.postgresql.session import Lost, Query, Session, Unit, text
+from participant.resources.postgresql.session import Query, Session, text
 
 VERSION_MIN = 120000
 """12: the first with collations known to be deterministic and generated columns, which the catalog is asked about."""
@@ -35,8 +35,8 @@ class Server(NamedTuple):
 
 async def examine(session: Session, pool_size: int) -> Server:
     """Raises ResourceRefused; Lost."""
-    unit = await _asked(session, Query(_FACTS, kept=False))
-    facts = [text(unit.results[0], 0, at) for at in range(unit.results[0].nfields)]
+    found = await session.answer(Query(_FACTS, kept=False))
+    facts = [text(found, 0, at) for at in range(found.nfields)]
     number, version, standby, read_only, slots, most, fsync, synchronous, encoding, schema, role, *names = facts
     database, place = names
     _require(int(number or 0) >= VERSION_MIN, f"PostgreSQL is {version}: 12 or newer is needed")
@@ -83,9 +83,9 @@ async def require_reach(session: Session, prefix: str) -> None:
         " AND (database <> current_database() OR owner <> current_user AND current_setting('is_superuser') <> 'on')",
         (prefix,),
     )
-    unit = await _asked(session, listed)
-    if unit.results[0].ntuples:
-        theirs, owner, database, role = [text(unit.results[0], 0, at) for at in range(4)]
+    found = await session.answer(listed)
+    if found.ntuples:
+        theirs, owner, database, role = [text(found, 0, at) for at in range(4)]
         raise ResourceRefused(
             f"branches of this participant are prepared in database {theirs} by role {owner}, which cannot be ended"
             f" from database {database} by role {role}: connect as before, until they have ended"
@@ -115,18 +115,9 @@ async def _make_finished(session: Session, finished: str, role: str, schema: str
         (finished,),
         kept=False,
     )
-    unit = await _asked(session, wanted)
-    if missing := text(unit.results[0], 0, 0):
+    if missing := text(await session.answer(wanted), 0, 0):
         grant = f"GRANT {missing} ON {finished} TO {quote(role)}"
         raise ResourceRefused(f"role {role} may not {missing} in {finished}: {grant}")
-
-
-async def _asked(session: Session, query: Query) -> Unit:
-    """An answer to what any role may ask. Raises Lost, also when somebody cancels the question or it takes too long."""
-    unit = await session.ask(query)
-    if unit.failure is not None:
-        raise Lost(unit.failure.words())
-    return unit
 
 
 def _require(holds: bool, why: str) -> None:

@@ -11,12 +11,12 @@ import asyncio
 import secrets
 from hashlib import blake2b
 
-import psycopg
 import structlog
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq.abc import PGresult
 
 from participant.resources.outside import ResourceRefused
-from participant.resources.postgresql.session import Lost, Query, Session, Unit, text
+from participant.resources.postgresql.session import Lost, Query, Session, text
 from participant.resources.server.places import Places
 
 log = structlog.get_logger(__name__)
@@ -46,7 +46,7 @@ class Fenced(Exception):
 
 
 class Pool:
-    """Raises psycopg.OperationalError wherever a connection has to be made and cannot be."""
+    """Raises psycopg.OperationalError, or Lost, wherever a connection has to be made and cannot be."""
 
     def __init__(self, dsn: str, identity: str, settings: dict[str, str], size: int) -> None:
         """`settings` are what every session begins with, and RESET ALL returns to. Raises psycopg.ProgrammingError for
@@ -163,15 +163,15 @@ class Pool:
         return session
 
     async def _try_lock(self, keeper: Session) -> bool:
-        unit = await _asked(keeper, Query("SELECT pg_try_advisory_lock($1::int8)", (self._key,)))
-        return text(unit.results[0], 0, 0) == "t"
+        found = await keeper.answer(Query("SELECT pg_try_advisory_lock($1::int8)", (self._key,)))
+        return text(found, 0, 0) == "t"
 
     async def _holder(self, keeper: Session) -> str:
         """Who holds the lock."""
         query = Query(
             f"SELECT a.pid::text, coalesce(host(a.client_addr), 'a local socket') FROM {_HOLDER}", (self._key,)
         )
-        return _people(await _asked(keeper, query))
+        return _people(await keeper.answer(query))
 
     async def _end_former(self, keeper: Session) -> None:
         """Waits until no other keeper of this incarnation has the lock, which is told to end: a server that has not
@@ -179,9 +179,7 @@ class Pool:
         query = Query(
             f"SELECT pg_terminate_backend(pid) FROM {_HOLDER} AND application_name = $2", (self._key, self.name)
         )
-        while True:
-            if not (await _asked(keeper, query)).results[0].ntuples:
-                return
+        while (await keeper.answer(query)).ntuples:  # noqa: ASYNC110 - it is the server that is waited for
             await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def _others(self, keeper: Session) -> str:
@@ -192,7 +190,7 @@ class Pool:
             " AND starts_with(application_name, $1) AND application_name <> $2",
             (self._family, self.name),
         )
-        return _people(await _asked(keeper, query))
+        return _people(await keeper.answer(query))
 
     async def _patience(self, began: float, who: str, what: str) -> None:
         waited_s = asyncio.get_running_loop().time() - began
@@ -205,18 +203,6 @@ class Pool:
         await asyncio.sleep(_LOOK_AGAIN_S)
 
 
-async def _asked(session: Session, query: Query) -> Unit:
-    """An answer to a question that any role may ask."""
-    try:
-        unit = await session.ask(query)
-    except Lost as lost:
-        raise psycopg.OperationalError(str(lost)) from lost
-    if unit.failure is not None:
-        raise psycopg.OperationalError(unit.failure.words())
-    return unit
-
-
-def _people(unit: Unit) -> str:
-    found = unit.results[0]
+def _people(found: PGresult) -> str:
     each = [f"process {text(found, row, 0)} (from {text(found, row, 1)})" for row in range(found.ntuples)]
     return ", ".join(each)

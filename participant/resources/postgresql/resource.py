@@ -200,7 +200,7 @@ class PostgreSQLResource(ServerResource):
                 await _rolled_back(session)
                 raise
             try:
-                unit = await session.ask(_COMMIT, within_s=ANSWER_WITHIN_S)
+                unit = await session.ask(_COMMIT)
             except Lost as lost:
                 if await self._is_committed_by(session, attempt):
                     return prepared
@@ -233,7 +233,7 @@ class PostgreSQLResource(ServerResource):
         target = target_of(self._database.catalog, 0, table, key)
         async with self._working(None) as session:
             try:
-                unit = await session.ask(statements.read(target), within_s=ANSWER_WITHIN_S)
+                unit = await session.ask(statements.read(target))
             except Lost as lost:
                 raise _unreachable(lost) from lost
             if unit.failure is not None:
@@ -363,7 +363,7 @@ class PostgreSQLResource(ServerResource):
         again = Again("PostgreSQL is asked again and again", query=query.sql)
         while True:
             try:
-                unit = await (await self._pool.ender()).ask(query, within_s=ANSWER_WITHIN_S)
+                unit = await (await self._pool.ender()).ask(query)
                 if unit.failure is None or not denials.is_passing(unit.failure):
                     return unit
                 why = unit.failure.words()
@@ -450,7 +450,7 @@ async def _connected(dsn: str) -> Session:
 async def _rolled_back(session: Session) -> None:
     """Ends a transaction that failed. On a connection that breaks here the server does it."""
     with suppress(Lost):
-        await session.ask(_ROLLBACK, within_s=ANSWER_WITHIN_S)
+        await session.ask(_ROLLBACK)
 
 
 def _unreachable(error: Exception) -> No:

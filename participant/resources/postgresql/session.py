@@ -162,6 +162,14 @@ class Session:
         finally:
             patience.cancel()
 
+    async def answer(self, query: Query) -> PGresult:
+        """The answer to what any role may ask. Raises Lost, also when the server refuses it: it may be locked, take too
+        long, or be cancelled by somebody."""
+        unit = await self.ask(query)
+        if unit.failure is not None:
+            raise Lost(unit.failure.words())
+        return unit.results[0]
+
     def send(self, queries: Sequence[Query]) -> asyncio.Future[Unit]:
         """The same without waiting."""
         future: asyncio.Future[Unit] = self._loop.create_future()
