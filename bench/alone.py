@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from bench.contender import Failed
 from bench.figures import CLIENT
+from bench.load import Load
 from bench.on_troth import OnTroth
 from bench.processes import resident_bytes
 from bench.run import Subject
@@ -49,9 +50,7 @@ class Alone:
         while self.committed < upto:
             load = self.subject.load(IN_FLIGHT, math.inf, min(_CHUNK, upto - self.committed))
             await self.subject.ran(load)
-            if not load.committed:
-                raise Failed(f"troth committed none of {load.aborted.total()} transactions: {dict(load.aborted)}")
-            self.committed += len(load.committed)
+            self.count(load)
             if (now_s := time.perf_counter()) > told_s + _TELL_EVERY_S:
                 told_s = now_s
                 tell(f"{self.committed:,} of {upto:,} transactions")
@@ -59,10 +58,14 @@ class Alone:
     async def window(self, seconds: float, in_flight: int = IN_FLIGHT) -> float:
         """Transfers committed per second, for so long. Raises Failed when there was none."""
         load = await self.subject.ran(self.subject.load(in_flight, seconds))
-        self.committed += len(load.committed)
-        if not load.tx_per_s:
-            raise Failed(f"no transaction was committed within {seconds:g} s: make --seconds longer")
+        self.count(load)
         return load.tx_per_s
+
+    def count(self, load: Load) -> None:
+        """Adds what has committed. Raises Failed when nothing has."""
+        if not load.committed:
+            raise Failed(f"troth committed none of {load.aborted.total()} transactions: {dict(load.aborted)}")
+        self.committed += len(load.committed)
 
     def sizes(self) -> Mapping[str, Size]:
         """By process, the client's included."""

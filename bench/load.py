@@ -33,7 +33,9 @@ class Load:
     """Hands out steps, from the number `first` on, as an iterator that many tasks may share.
 
     The first answers come later than a rate would have it, and all at once. So time begins with the answer at which the
-    loop has turned once, and `seconds` after it nothing more is handed out, nor after `count` steps or `stop`."""
+    loop has turned once. It is over `seconds` later, but not before the loop has turned once more: answers come in
+    waves, and between two of them there is none to count. Nothing is handed out after it, nor after `count` steps or
+    `stop`."""
 
     def __init__(
         self, workload: Workload, seed: int, first: int, in_flight: int, seconds: float, count: int | None = None
@@ -72,7 +74,7 @@ class Load:
 
     def stop(self) -> None:
         """Nothing more is handed out."""
-        self._ends_s = -math.inf
+        self._end_number = self.next_number
 
     @property
     def open(self) -> int:
@@ -99,7 +101,9 @@ class Load:
                 self.aborted[answer.why or answer.outcome.name.lower()] += 1
         self._answers += 1
         if self._answers == self.in_flight:
-            self._began_s, self._ends_s = now, now + self._seconds
+            self._began_s = now
+        elif self._answers == 2 * self.in_flight:
+            self._ends_s = max(now, self._began_s + self._seconds)
 
     @property
     def tx_per_s(self) -> float:

@@ -351,7 +351,7 @@ def _never_reading(offer: Offer, channel: grpc.aio.Channel) -> Any:
 async def _learnt(alone: Alone, load: Load, offer: Offer) -> None:
     """Tells the ledger what became of both, and asks again for what was offered: its answers may not have been read."""
     await alone.subject.done(load)
-    alone.committed += len(load.committed)
+    alone.count(load)
     asked = offer.transactions[: offer.sent]
     async for result in alone.troth.client.submit_many(asked, in_flight=IN_FLIGHT):
         number = [offer.numbers[result.position]]

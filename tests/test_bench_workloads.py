@@ -208,8 +208,31 @@ def test_a_load_counts_from_the_answer_at_which_the_loop_has_turned_once_to_the_
     assert (load.next_number, len(load.committed)) == (12, 12)
 
 
+def test_a_time_in_which_no_wave_of_answers_comes_is_not_over_before_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 100.0
+    monkeypatch.setattr("bench.load.time.perf_counter", lambda: now_s)
+    load = Load(WORKLOADS["single"], SEED, 0, in_flight=3, seconds=0.3)
+    for now_s in (101.0, 102.0):  # noqa: B007 - the loop asks for it
+        for step in [next(load) for _ in range(3)]:
+            load.answered(step, Answer(Outcome.COMMITTED))
+    assert list(load) == []
+    assert load.tx_per_s == pytest.approx(3 / 1.0)
+
+
+def test_a_load_that_was_stopped_hands_out_nothing_whatever_is_answered() -> None:
+    load = Load(WORKLOADS["single"], SEED, 0, in_flight=2, seconds=60.0)
+    steps = [next(load) for _ in range(4)]
+    load.stop()
+    for step in steps:
+        load.answered(step, Answer(Outcome.COMMITTED))
+        assert list(load) == []
+
+
 def test_a_load_without_a_commit_in_time_has_no_rate() -> None:
     load = Load(WORKLOADS["single"], SEED, 0, in_flight=1, seconds=0.0)
     load.answered(next(load), Answer(Outcome.COMMITTED))
+    load.answered(next(load), Answer(Outcome.ABORTED))
     assert list(load) == []
     assert load.tx_per_s == 0.0
