@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LOOK_INTERVAL_MAX_S = 10.0
+"""Between two looks nothing is asked on the session by which a MariaDB knows the one process that works for a file."""
+
 
 @dataclass(frozen=True)
 class ParticipantSettings:
@@ -22,4 +25,9 @@ class ParticipantSettings:
     connections: int = 16
     """At most so many connections to a server that holds the data, for branches at work; ends have their own."""
     look_interval_s: float = 5.0
-    """How often a participant whose data are at a server looks there for branches that somebody else has ended."""
+    """How often a participant whose data are at a server looks there for branches that somebody else has ended; at most
+    10s."""
+
+    def __post_init__(self) -> None:
+        if self.look_interval_s > LOOK_INTERVAL_MAX_S:
+            raise ValueError(f"look_interval is at most {LOOK_INTERVAL_MAX_S:g}s, not {self.look_interval_s:g}s")

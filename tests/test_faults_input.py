@@ -374,6 +374,15 @@ def test_an_unknown_key_of_a_configuration_file_is_refused_and_the_nearest_is_na
     assert not list(tmp_path.glob("*.db"))
 
 
+def test_a_pause_in_which_a_server_would_end_the_session_that_keeps_a_second_process_away_is_refused(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    found = troth(cluster, "participant", "--name", "p1", "--data", str(tmp_path / "p1.db"), "--look-interval", "11s")
+    assert (found.returncode, found.stdout) == (2, "")
+    assert "look_interval is at most 10s, not 11s" in found.stderr
+    assert not list(tmp_path.glob("*.db"))
+
+
 # Logs.
 
 MARKER = "xyzzy-7731"

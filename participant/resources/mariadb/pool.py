@@ -42,7 +42,7 @@ ROOM_WITHIN_S = 2.0
 SLOTS_MAX = 512
 """Sessions of one participant file at the server; far more than a pool has."""
 KEEPER_IDLE_S = 20
-"""How long the server lets a keeper be that asks nothing: four times the pause between two surveys."""
+"""How long the server lets a keeper be that asks nothing: twice the longest pause between two surveys."""
 KEEPER_WITHIN_S = 5.0
 """How long a keeper may take to say that it has its lock, before another is made."""
 FENCE_WITHIN_S = KEEPER_IDLE_S + 10.0
