@@ -170,7 +170,7 @@ class Participant(Views):
                 one.plan,
                 one.peers,
             )
-            branch.why = "found at start"
+            branch.from_before, branch.why = self._outside, "found at start"
             self.lock_table.hold(one.attempt, one.plan.locks, one.values)
             self._later(self.settings.inquiry_after_s, Due.INQUIRE, one.attempt)
         for heuristic in found.heuristics:
@@ -563,8 +563,8 @@ class Participant(Views):
         self._say_no(branch, self._mine(reason(Code.CODE_ENDED, "the attempt had ended here before it was prepared")))
 
     def _do_vote_again(self, branch: Branch, _: Any) -> None:
-        if branch.state is State.PREPARED and not branch.operations:
-            return  # only a resource outside knew of it: no vote was given, its locks are not held, its rows are gone
+        if branch.from_before:
+            return  # who asked for its vote has had it, or has aborted as the lane was lost
         if branch.state is State.PREPARED:
             self._tell(branch, Voted(branch.attempt.number, Vote.YES, self.incarnation, branch.rows))
         elif branch.state is State.READ_ONLY:

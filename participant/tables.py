@@ -29,6 +29,7 @@ class Branch:
         "callers",
         "carrying",
         "done",
+        "from_before",
         "known",
         "operations",
         "peer_callers",
@@ -62,6 +63,9 @@ class Branch:
         """Jobs of it that a resource outside the file is doing its part of."""
         self.asked_at: float | None = None
         """When it asked first without any answer since."""
+        self.from_before = False
+        """Found in doubt at start, with its data at a resource outside the file: an earlier life may have ended it there
+        as it died."""
         self.why = ""
         """What its last inquiry brought, for people."""
         self.done: Outcome | None = None

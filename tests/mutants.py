@@ -469,9 +469,8 @@ def forget_at_any_time(self: Participant, log: Log) -> None:
 
 
 def vote_of_what_is_not_known(self: Participant, branch: Any, argument: Any) -> None:
-    operations, branch.operations = branch.operations, branch.operations or b"?"
+    branch.from_before = False
     self._do_vote_again(branch, argument)
-    branch.operations = operations
 
 
 def merging(change: Callable[[VoteLog, Survey], Survey], *, copied: bool = False) -> Mutant:

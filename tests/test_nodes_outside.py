@@ -198,6 +198,27 @@ def test_rule_6_an_orphan_does_not_vote_again() -> None:
     judge(world)
 
 
+def test_rule_6_what_an_earlier_life_has_rolled_back_unrecorded_does_not_vote_again() -> None:
+    world = outside()
+    world.submits(*BOTH, timeout_s=0.01)
+    prepare = next(letter.message for letter in world.net if isinstance(letter.message, Prepare))
+    deliver(world, Prepare)
+    world.carry()
+    world.flush("a")
+    world.feed("a", pe.Received(LOG, (Abort(prepare.number),)))
+    world.carry(told=False)
+    restarted(world)
+    assert state(world, prepare.number) is State.PREPARED
+    assert AttemptId(LOG, prepare.number) not in world.server("a").prepared
+    world.net.clear()
+    world.open_lane("a")
+    world.feed("a", pe.Received(LOG, (prepare,)))
+    assert not said(world, Voted)
+    world.heal()
+    judge(world)
+    assert world.value("a") == 10
+
+
 @pytest.mark.parametrize("id", ["", "one"])
 def test_a_one_phase_commit_that_only_the_server_has_is_taken_up(id: str) -> None:
     world = outside()
