@@ -64,8 +64,8 @@ class Branch:
         self.asked_at: float | None = None
         """When it asked first without any answer since."""
         self.from_before = False
-        """Found in doubt at start, with its data at a resource outside the file: an earlier life may have ended it there
-        as it died."""
+        """Found in doubt at start, with its data at a resource outside the file: an earlier life may have ended it
+        there as it died."""
         self.why = ""
         """What its last inquiry brought, for people."""
         self.done: Outcome | None = None

@@ -9,6 +9,8 @@ import pytest
 
 import coordinator.events as ce
 import participant.events as pe
+from faults.simulator.checks.counts import counted
+from faults.simulator.model import Op
 from faults.simulator.servers import at_once
 from participant.events import Recovered
 from participant.node import Participant
@@ -133,6 +135,26 @@ def test_an_abort_while_the_trial_is_at_the_server_is_done_behind_it() -> None:
     world.carry()
     assert not world.server("a").prepared
     assert attempt(world) not in world.participants["a"].lock_table
+    world.heal()
+    judge(world)
+
+
+@pytest.mark.parametrize("at_a", [add(1), look()], ids=["updating", "reading"])
+def test_what_is_aborted_before_its_vote_costs_one_lazy_record_at_most(at_a: Op) -> None:
+    world = outside()
+    world.watch.counts.active = True
+    world.submits(branch("a", at_a), branch("b", add(1, high=0)), id="pay")
+    deliver(world, Prepare)
+    deliver(world, Prepare)
+    world.flush("b")
+    deliver(world, Voted)
+    world.flush(COORDINATOR)
+    deliver(world, Abort)
+    world.carry()
+    world.carry()
+    world.flush("a")
+    assert not said(world, Voted)
+    counted(world)
     world.heal()
     judge(world)
 

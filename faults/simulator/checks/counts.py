@@ -115,8 +115,8 @@ def _expected(message: Any, vote: Voted | None, committed: bool, several: bool, 
     if vote is not None and vote.vote is Vote.NO:
         # Of several, only the first is known before the others are told to abort.
         return Cost(0, 0, found.to if several and found.to == 2 else 1, 1)
-    if message.read_only:
-        return Cost(0, 0, 2, 1 if vote else 0)
+    if message.read_only and vote is not None:
+        return Cost(0, 0, 2, 1)
     if committed:
         return Cost(1, 0, 2, 2)
     # Without a vote it had waited for a lock or been tried: at most one lazy record.
