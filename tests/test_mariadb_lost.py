@@ -213,7 +213,7 @@ async def test_a_cut_in_the_abort_is_carried_out(subject: MariaDBSubject, answer
         assert await subject.state() == before
 
 
-@pytest.mark.parametrize("at", [b"\x03START", b"\x03COMMIT"])
+@pytest.mark.parametrize("at", [b"START TRANSACTION", b"\x03COMMIT"])
 @pytest.mark.parametrize("answered", [False, True])
 @on_a_loop
 async def test_a_cut_in_a_run_is_known_before_it_is_told(subject: MariaDBSubject, at: bytes, answered: bool) -> None:

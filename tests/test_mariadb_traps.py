@@ -20,7 +20,7 @@ from participant.resources.mariadb.session import Failure, Result, Session
 from participant.resources.outside import EndedElsewhere
 from participant.resources.server.steps import Sql
 from tests.mariadb_tools import MariaDBSubject
-from tests.sqlite_tools import add, encode, insert, read, upsert
+from tests.sqlite_tools import add, check, encode, insert, read, upsert
 from troth.operations import sql
 from troth.v1.types_pb2 import Code, Operation
 from troth.words import AttemptId
@@ -290,19 +290,20 @@ async def test_as_text_they_would_be_run(subject: MariaDBSubject, monkeypatch: p
         assert balances(subject) == [7, 7]  # a NO, and committed
 
 
+@pytest.mark.parametrize("name", ["notes", "my-notes"])
 @on_a_loop
-async def test_a_table_without_transactions_is_not_changed(subject: MariaDBSubject) -> None:
-    subject.database.execute("CREATE TABLE notes(id int PRIMARY KEY) ENGINE=MyISAM")
-    note = sql("INSERT INTO `notes` VALUES (1)")
+async def test_a_table_without_transactions_is_not_changed(subject: MariaDBSubject, name: str) -> None:
+    subject.database.execute(f"CREATE TABLE `{name}`(id int PRIMARY KEY) ENGINE=MyISAM")
+    note = sql(f"INSERT INTO `{name}` VALUES (1)")
     async with opened(subject) as made:
-        for operation, code in ((read("notes", 1), Code.CODE_TABLE_NOT_SERVED), (note, Code.CODE_BAD_OPERATION)):
+        for operation, code in ((read(name, 1), Code.CODE_TABLE_NOT_SERVED), (note, Code.CODE_BAD_OPERATION)):
             no = await no_of(made, operation)
             assert no.reason.code == code
             assert "engine MyISAM" in no.reason.message or "engine is MyISAM" in no.reason.message
         made._database = made._database._replace(unprepared={})
         await made.prepare(FIRST, made.plan(encode([note])))
         await made.abort(FIRST)
-        assert subject.database.execute("SELECT * FROM notes") == [(1,)]  # so the guard is needed
+        assert subject.database.execute(f"SELECT * FROM `{name}`") == [(1,)]  # so the guard is needed
 
 
 # What is prepared keeps its locks.
@@ -468,6 +469,93 @@ async def test_an_upsert_whose_row_comes_between_its_statements_is_a_no(
         await made.prepare(SECOND, made.plan(encode([upsert("accounts", "carol", balance=7)])))
         await made.commit(SECOND)
         assert balances(subject) == [100, 100, 7]
+
+
+# What the user's own code does to a session, by a trigger.
+
+
+@contextmanager
+def trigger_sets(database: Database, setting: str) -> Iterator[None]:
+    database.execute(f"CREATE TRIGGER sets BEFORE INSERT ON orders FOR EACH ROW SET SESSION {setting}")
+    yield
+    database.execute("DROP TRIGGER sets")
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+@on_a_loop
+async def test_a_row_that_is_there_is_seen_whatever_a_trigger_has_set(
+    subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch, guarded: bool
+) -> None:
+    if not guarded:
+        monkeypatch.setattr(Session, "begin", Session.ask)
+    absent = encode([check("accounts", "alice", exists=False), add("accounts", "bob", "balance", 1)])
+    with trigger_sets(subject.database, "sql_select_limit = 0"):
+        subject.at_work_max = 1
+        async with opened(subject) as made:
+            await made.prepare(FIRST, made.plan(encode([insert("orders", 1)])))
+            await made.commit(FIRST)
+            if guarded:
+                with pytest.raises(No, match="is there"):
+                    await made.prepare(SECOND, made.plan(absent))
+            else:
+                await made.prepare(SECOND, made.plan(absent))
+                await made.abort(SECOND)
+
+
+@on_a_loop
+async def test_a_moment_is_the_same_one_whatever_a_trigger_has_set(subject: MariaDBSubject) -> None:
+    subject.database.execute("CREATE TABLE events(id int PRIMARY KEY, at timestamp NULL)")
+    with trigger_sets(subject.database, "time_zone = '+05:00'"):
+        subject.at_work_max = 1
+        async with opened(subject) as made:
+            for attempt, operation in (
+                (FIRST, insert("orders", 1)),
+                (SECOND, insert("events", 1, at="2024-01-01 12:00:00+00:00")),
+            ):
+                await made.prepare(attempt, made.plan(encode([operation])))
+                await made.commit(attempt)
+    assert subject.database.execute("SELECT UNIX_TIMESTAMP(at) FROM events") == [(1704110400,)]
+
+
+@pytest.mark.parametrize("completion", [1, 2])
+@on_a_loop
+async def test_the_next_branch_begins_whatever_a_trigger_makes_of_a_commit(
+    subject: MariaDBSubject, completion: int
+) -> None:
+    """completion_type: with CHAIN another transaction begins, with RELEASE the session ends."""
+    with trigger_sets(subject.database, f"completion_type = {completion}"):
+        subject.at_work_max = 1
+        async with opened(subject) as made:
+            operations = encode([insert("orders", 1)])
+            await made.run(FIRST, operations, made.plan(operations))
+            await made.prepare(SECOND, made.plan(encode([add("accounts", "bob", "balance", 1)])))
+            await made.commit(SECOND)
+    assert balances(subject) == [100, 101]
+
+
+@pytest.mark.parametrize("statement", ["SELECT RELEASE_ALL_LOCKS()", "SELECT get_lock ('x', 0)"])
+@on_a_loop
+async def test_a_branch_may_not_use_the_locks_by_which_its_session_is_found(
+    subject: MariaDBSubject, statement: str
+) -> None:
+    async with opened(subject) as made:
+        with pytest.raises(No, match="user locks") as caught:
+            made.plan(encode([sql(statement, read_only=True)]))
+        assert caught.value.reason.code == Code.CODE_BAD_OPERATION
+
+
+@on_a_loop
+async def test_a_server_that_no_longer_forces_what_it_answers_is_not_used_on(
+    subject: MariaDBSubject, mariadb: MariaDB
+) -> None:
+    async with opened(subject) as made:
+        mariadb.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 0")
+        try:
+            with pytest.raises(ServerFailed, match="set innodb_flush_log_at_trx_commit = 1"):
+                await made.survey()
+        finally:
+            mariadb.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
+        await made.survey()
 
 
 @pytest.mark.parametrize("other", ["Alice", "alice "])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,10 +14,10 @@ from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loo
 from faults.servers import Database, PostgreSQL
 from participant.resources import No, Prepared
 from participant.resources.outside import ResourceRefused
-from participant.resources.postgresql import PostgreSQLResource, pool, resource, session
+from participant.resources.postgresql import PostgreSQLResource, pool, resource, session, statements
 from participant.resources.postgresql.session import Query, Session
 from tests.postgresql_tools import Link, PostgreSQLSubject, balance, listed
-from tests.sqlite_tools import add, encode, read
+from tests.sqlite_tools import add, check, encode, insert, read
 from troth.operations import sql
 
 TRANSFER = [add("accounts", "alice", "balance", -10), add("accounts", "bob", "balance", 10)]
@@ -281,6 +282,69 @@ async def test_what_was_prepared_outlives_kill_9_of_the_server(
         with pytest.raises(No, match="lock_timeout_s"):
             await later.prepare(SECOND, later.plan(WORK))
         await later.abort(THIRD)
+
+
+@contextmanager
+def lazily_written(postgresql: PostgreSQL, database: Database) -> Iterator[None]:
+    """What is committed without being forced is not on disk for a while."""
+    set_delay = "ALTER SYSTEM SET wal_writer_delay = '10s'"
+    with postgresql.connect(database.name) as connection:
+        for statement in (set_delay, "SELECT pg_reload_conf()", "SELECT pg_sleep(0.5)"):
+            connection.execute(statement)
+    try:
+        yield
+    finally:
+        for statement in ("ALTER SYSTEM RESET wal_writer_delay", "SELECT pg_reload_conf()"):
+            database.execute(statement)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+@pytest.mark.parametrize("when", ["", "DEFERRABLE INITIALLY DEFERRED"])
+@on_a_loop
+async def test_a_trigger_cannot_make_a_one_phase_commit_lazy(
+    subject: PostgreSQLSubject, postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch, when: str, guarded: bool
+) -> None:
+    for statement in (
+        "CREATE FUNCTION lazy() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM set_config('synchronous_commit', 'off', false); RETURN NULL; END $$",
+        f"CREATE CONSTRAINT TRIGGER lazily AFTER INSERT ON orders {when} FOR EACH ROW EXECUTE FUNCTION lazy()",
+    ):
+        subject.database.execute(statement)
+    if not guarded:
+        monkeypatch.setattr(statements.Work, "runs_code", False)
+    with lazily_written(postgresql, subject.database):
+        async with subject.opened() as opened:
+            operations = encode([insert("orders", 1)])
+            await opened.run(FIRST, operations, opened.plan(operations))
+            postgresql.kill()
+            postgresql.start()
+        assert bool(subject.database.execute("SELECT id FROM orders")) is guarded
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+@pytest.mark.parametrize("look", ["SELECT balance FROM accounts WHERE id = 'alice'", ""])
+@on_a_loop
+async def test_what_a_reader_was_shown_is_durable(
+    subject: PostgreSQLSubject, postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch, look: str, guarded: bool
+) -> None:
+    """Also a change, or a row's being gone, that another program has committed without waiting for the disk."""
+    operation = sql(look, read_only=True) if look else check("accounts", "bob", exists=False)
+    if not guarded:
+        monkeypatch.setattr(resource, "_FORCING", Query("SELECT 1"))
+    with lazily_written(postgresql, subject.database):
+        async with subject.opened() as opened:
+            with postgresql.connect(subject.database.name) as other:
+                other.execute("SET synchronous_commit = off")
+                other.execute(
+                    "WITH gone AS (DELETE FROM accounts WHERE id = 'bob')"
+                    " UPDATE accounts SET balance = 777 WHERE id = 'alice'"
+                )
+            found = await opened.prepare(FIRST, opened.plan(encode([operation])))
+            assert bool(found.rows) is bool(look)
+            postgresql.kill()
+            postgresql.start()
+        rows = [("alice", 777)] if guarded else [("alice", 100), ("bob", 100)]
+        assert subject.database.execute("SELECT * FROM accounts ORDER BY id") == rows
 
 
 @on_a_loop

@@ -26,7 +26,7 @@ from participant.resources.postgresql import PostgreSQLResource, opening, resour
 from participant.resources.postgresql.resource import ServerFailed
 from participant.resources.postgresql.session import Query, Session, Unit
 from tests.postgresql_tools import PostgreSQLSubject, balance, listed
-from tests.sqlite_tools import add, encode, insert, update
+from tests.sqlite_tools import add, delete, encode, insert, update
 from troth.operations import sql
 from troth.v1.types_pb2 import Code
 
@@ -371,13 +371,50 @@ async def test_a_function_cannot_give_the_branch_to_another_role_or_make_its_com
 async def test_what_is_not_put_back_stays_with_the_branch_and_the_session(
     subject: PostgreSQLSubject, tricks: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statements.Work, "has_sql", False)
+    monkeypatch.setattr(statements.Work, "runs_code", False)
     async with subject.opened() as opened:
         await opened.prepare(FIRST, opened.plan(tricks))
         assert subject.database.execute(OWNERS) == [(f"other_{subject.database.name}",)]
         left = await set_at(opened, subject)
         assert (b"other" in left, b"off" in left) == (True, True)
         await opened.commit(FIRST)
+
+
+TRIGGER = """
+CREATE FUNCTION sets() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN PERFORM set_config('lock_timeout', '77', false); RETURN NULL; END $$;
+CREATE TRIGGER t AFTER INSERT ON {} FOR EACH ROW EXECUTE FUNCTION sets()
+"""
+LOCK_TIMEOUT = encode([sql("SELECT current_setting('lock_timeout')", read_only=True)])
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+@pytest.mark.parametrize("table", ["orders", "days_1", "sons"])
+@on_a_loop
+async def test_what_a_trigger_sets_ends_with_its_branch(
+    subject: PostgreSQLSubject, monkeypatch: pytest.MonkeyPatch, table: str, guarded: bool
+) -> None:
+    """Of the table, of a partition, of one that it cascades to."""
+    for statement in (
+        "CREATE TABLE days(id int PRIMARY KEY) PARTITION BY RANGE (id)",
+        "CREATE TABLE days_1 PARTITION OF days FOR VALUES FROM (0) TO (9)",
+        "CREATE TABLE fathers(id int PRIMARY KEY)",
+        "CREATE TABLE sons(id int PRIMARY KEY REFERENCES fathers ON DELETE CASCADE)",
+        "INSERT INTO fathers VALUES (1)",
+        "INSERT INTO sons VALUES (1)",
+        TRIGGER.format(table).replace("INSERT", "INSERT OR DELETE"),
+    ):
+        subject.database.execute(statement)
+    if not guarded:
+        monkeypatch.setattr(statements.Work, "runs_code", False)
+    changes = {"orders": insert("orders", 1), "days_1": insert("days", 1), "sons": delete("fathers", 1)}
+    async with subject.opened() as opened:
+        await opened.prepare(FIRST, opened.plan(encode([changes[table]])))
+        await opened.commit(FIRST)
+        left = b"".join(
+            [(await opened.prepare(THIRD, opened.plan(LOCK_TIMEOUT))).rows for _ in range(subject.at_work_max)]
+        )
+    assert (b"77" in left) is not guarded
 
 
 # Waiting.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import structlog
@@ -26,9 +27,11 @@ VERSION_MIN = (10, 5)
 """The first in which what is prepared outlives its connection (MDEV-742)."""
 FINISHED = "troth_finished"
 
+FORCING = "'innodb_flush_log_at_trx_commit', 'log_bin', 'sync_binlog'"
+"""Settings on which it hangs that what is answered is on disk, quoted; they may be changed as the server runs."""
 _FACTS = (
-    "SHOW GLOBAL VARIABLES WHERE variable_name IN ('version', 'innodb_flush_log_at_trx_commit', 'read_only', 'log_bin',"
-    " 'sync_binlog', 'binlog_format', 'wsrep_on', 'max_connections', 'max_allowed_packet')",
+    f"SHOW GLOBAL VARIABLES WHERE variable_name IN ({FORCING}, 'version', 'read_only', 'binlog_format', 'wsrep_on',"
+    " 'max_connections', 'max_allowed_packet')",
     "SELECT CURRENT_USER(), DATABASE()",
 )
 _CREATE = (
@@ -71,11 +74,8 @@ async def examine(session: Session, pool_size: int) -> Server:
         facts.get("wsrep_on", "OFF") == "OFF",
         "the server is a node of a Galera cluster (wsrep_on), which has no XA: use a server without it",
     )
-    _require(
-        facts["innodb_flush_log_at_trx_commit"] in ("1", "3"),
-        f"MariaDB's innodb_flush_log_at_trx_commit is {facts['innodb_flush_log_at_trx_commit']}, and a YES would not"
-        " outlive a power cut: set innodb_flush_log_at_trx_commit = 1",
-    )
+    if unforced := why_unforced(facts):
+        raise ResourceRefused(unforced)
     _require(
         facts["read_only"] == "OFF",
         f"MariaDB is read_only ({facts['read_only']}), as a replica is: connect to its primary, or set read_only = OFF",
@@ -93,12 +93,23 @@ async def examine(session: Session, pool_size: int) -> Server:
     return Server(database, place, int(facts["max_allowed_packet"]))
 
 
+def why_unforced(facts: Mapping[str, str]) -> str:
+    """Why a YES would not be kept, as the server is set now; empty when it would. `facts` are FORCING, by name."""
+    flush = facts["innodb_flush_log_at_trx_commit"]
+    if flush not in ("1", "3"):
+        return (
+            f"MariaDB's innodb_flush_log_at_trx_commit is {flush}, and a YES would not outlive a power cut: set"
+            " innodb_flush_log_at_trx_commit = 1"
+        )
+    if facts["log_bin"] == "ON" and facts["sync_binlog"] != "1":
+        return (
+            f"MariaDB's binary log is on and sync_binlog is {facts['sync_binlog']}, so that a power cut takes commits"
+            " away: set sync_binlog = 1"
+        )
+    return ""
+
+
 def _binlog(facts: dict[str, str]) -> None:
-    _require(
-        facts["sync_binlog"] == "1",
-        f"MariaDB's binary log is on and sync_binlog is {facts['sync_binlog']}, so that a power cut takes commits away:"
-        " set sync_binlog = 1",
-    )
     _require(
         facts["binlog_format"] != "STATEMENT",
         "MariaDB's binlog_format is STATEMENT, which READ COMMITTED transactions cannot be written in: set it to ROW",

@@ -68,8 +68,11 @@ class Fenced(Exception):
 class Pool:
     """Raises Lost wherever a connection has to be made and cannot be."""
 
-    def __init__(self, address: Address, scope: str, settings: str, size: int, packet_bytes_max: int) -> None:
-        """`scope` is the participant file and the database; `settings` is what every session begins with."""
+    def __init__(
+        self, address: Address, scope: str, settings: tuple[str, ...], size: int, packet_bytes_max: int
+    ) -> None:
+        """`scope` is the participant file and the database; `settings` is what every session, and every branch, begins
+        with."""
         self._address, self._scope, self._settings = address, scope, settings
         self._packet_bytes_max = packet_bytes_max
         self._places: Places[Session] = Places(size, self._made)
@@ -220,8 +223,8 @@ class Pool:
     async def _connect(self, *more_settings: str) -> Session:
         session = await Session.connect(self._address)
         self._all = {each for each in self._all if each.lost is None} | {session}
-        session.packet_bytes_max = self._packet_bytes_max
-        unit = await _asked(session, self._settings, *more_settings, f"SELECT {_STARTED}")
+        session.packet_bytes_max, session.settings = self._packet_bytes_max, self._settings
+        unit = await _asked(session, *self._settings, *more_settings, f"SELECT {_STARTED}")
         session.server_began = str(unit.results[-1].rows[0][0])
         return session
 

@@ -60,6 +60,8 @@ CLEAN_WITHIN_S = 2.0
 cleaning goes on."""
 FORGET_MAX = 10_000
 """Rows of `troth_finished` that one statement drops."""
+_COMMIT, _ROLLBACK = "COMMIT AND NO CHAIN NO RELEASE", "ROLLBACK AND NO CHAIN NO RELEASE"
+"""Whatever completion_type a trigger has set."""
 _STARTING_S = 0.1
 _NOT_YET = ("Can't connect", "Lost connection", "refused", "No such file", "shutdown")
 _UNREACHABLE = (Lost, Fenced)
@@ -113,15 +115,16 @@ class MariaDBResource(ServerResource):
         except _UNREACHABLE as error:
             raise ResourceRefused(f"MariaDB does not take us in: {words(error)}") from error
 
-    def _settings(self) -> str:
-        """What each session begins with."""
+    def _settings(self) -> tuple[str, ...]:
+        """What each branch begins with: a trigger, or a function of the user's, may have set the session otherwise."""
         wait_s = max(1, math.ceil(self._lock_timeout_s))
         return (
             f"SET SESSION sql_mode = '{SQL_MODE}', innodb_lock_wait_timeout = {wait_s}, lock_wait_timeout = {wait_s},"
             " autocommit = 1, foreign_key_checks = 1, unique_checks = 1, check_constraint_checks = 1,"
             " sql_safe_updates = 0, sql_select_limit = DEFAULT, completion_type = 0, max_statement_time = 0,"
-            " idle_transaction_timeout = 0, wait_timeout = 31536000, time_zone = '+00:00';"
-            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE"
+            " idle_transaction_timeout = 0, wait_timeout = 31536000, time_zone = '+00:00', timestamp = DEFAULT,"
+            " character_set_client = utf8mb4, character_set_connection = utf8mb4, character_set_results = utf8mb4",
+            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE",
         )
 
     async def _rehearse(self) -> None:
@@ -142,7 +145,8 @@ class MariaDBResource(ServerResource):
 
     async def survey(self) -> Survey:
         """Also reads the catalog again, so that a table that was made or changed is served in time, and sees to it that
-        the keeper is there: when no connection is made, nobody else does."""
+        the keeper is there: when no connection is made, nobody else does. Raises ServerFailed when the server has come
+        to be one that forgets."""
         await self._persist(self._pool.hold, "is the keeper there?")
         # In this order, each with a snapshot of its own: what ends in between is in both, never in none.
         listed = await self._recoverable()
@@ -154,6 +158,9 @@ class MariaDBResource(ServerResource):
             AttemptId(_text(log), int(_text(number))): bytes.fromhex(_text(operations or b""))
             for log, number, operations in rows
         }
+        forcing = await self._asked(f"SHOW GLOBAL VARIABLES WHERE variable_name IN ({opening.FORCING})")
+        if unforced := opening.why_unforced({_text(name): _text(value) for name, value in forcing}):
+            raise ServerFailed(unforced)
         now = time.monotonic()
         names = [name for name, attempt in listed if attempt is None]
         self._strays = {name: self._strays.get(name, now) for name in names}
@@ -186,7 +193,7 @@ class MariaDBResource(ServerResource):
             # Without the COMMIT: how many rows were touched is known only when this has been answered.
             prepared = await self._begun(session, work, "START TRANSACTION", self._remembering(attempt, operations))
             try:
-                unit = await session.ask("COMMIT")
+                unit = await session.ask(_COMMIT)
             except Lost as lost:
                 if await self._is_committed_by(session, attempt):
                     return prepared
@@ -208,20 +215,20 @@ class MariaDBResource(ServerResource):
             "START TRANSACTION",
             self._remembering(attempt),
             f"DELETE FROM {FINISHED} WHERE {self._where(attempt)}",
-            "COMMIT",
+            _COMMIT,
         )
-        return await self._begun(session, work, "START TRANSACTION READ ONLY", "COMMIT", *forcing)
+        return await self._begun(session, work, "START TRANSACTION READ ONLY", _COMMIT, *forcing)
 
     async def _begun(self, session: Session, work: Work, first: str, *last: str) -> Prepared:
         """A plain transaction. Raises No, and then it is rolled back."""
         try:
-            unit = await session.ask(first, *work.statements, *last, within_s=self._patience_s(work))
+            unit = await session.begin(first, *work.statements, *last, within_s=self._patience_s(work))
         except Lost as lost:
             raise _unreachable(lost) from lost
         try:
             return await self._rows(work, unit)
         except (No, Unexplained) as error:
-            await self._undone(session, "ROLLBACK")
+            await self._undone(session, _ROLLBACK)
             raise await self._explained(session, work, error) from None
 
     async def forget(self, log: str, mark: Mark) -> None:
@@ -257,7 +264,7 @@ class MariaDBResource(ServerResource):
         target = target_of(self._database.catalog, 0, table, key)
         async with self._working() as working:
             try:
-                unit = await working.session.ask(statements.read(target))
+                unit = await working.session.begin(statements.read(target))
             except Lost as lost:
                 raise _unreachable(lost) from lost
             if unit.failure is not None:
@@ -289,7 +296,7 @@ class MariaDBResource(ServerResource):
         """YES only when each statement of the branch has its answer, XA PREPARE as the last."""
         branch = self._branch(work.statements, attempt)
         try:
-            unit = await session.ask(*branch, within_s=self._patience_s(work))
+            unit = await session.begin(*branch, within_s=self._patience_s(work))
         except Lost as lost:
             await self._clean(session, attempt)
             raise _unreachable(lost) from lost
@@ -325,10 +332,10 @@ class MariaDBResource(ServerResource):
             return error
         again = ("START TRANSACTION", *work.statements[: error.at], error.look())
         try:
-            unit = await session.ask(*again, within_s=self._patience_s(work))
+            unit = await session.begin(*again, within_s=self._patience_s(work))
         except Lost as lost:
             return _unreachable(lost)
-        await self._undone(session, "ROLLBACK")
+        await self._undone(session, _ROLLBACK)
         if unit.failure is not None:
             return denials.denial(work.step_at(len(unit.results) - 1), unit.failure, self._database)
         no = error.denial(unit.results[-1])

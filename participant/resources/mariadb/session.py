@@ -122,6 +122,8 @@ class Session:
         """The number of the lock that it holds for as long as it is there (see `pool`); 0 for none."""
         self.packet_bytes_max = 1 << 20
         """What the server takes at once; at least so much, until it has been asked."""
+        self.settings: tuple[str, ...] = ()
+        """Statements that each branch begins with."""
         self.lost: Lost | None = None
 
     @classmethod
@@ -170,6 +172,11 @@ class Session:
             if self.lost is not None:
                 raise self.lost
             return Unit(results, None)
+
+    async def begin(self, *statements: str, within_s: float | None = None) -> Unit:
+        """`ask`, behind the session's settings, which have no answer of their own."""
+        unit = await self.ask(*self.settings, *statements, within_s=within_s)
+        return Unit(unit.results[len(self.settings) :], unit.failure)
 
     def _patience(self, within_s: float) -> asyncio.TimerHandle:
         """Loses the connection then, which wakes who waits on it; a fifth of what `asyncio.timeout` costs a branch."""

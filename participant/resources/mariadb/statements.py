@@ -317,6 +317,8 @@ _SPACE = re.compile(r"(?:[\s(]|#[^\n]*|-- [^\n]*|/\*(?![!M]).*?\*/)*", re.ASCII 
 """What may stand before the first word. A comment that the server carries out, /*! or /*M!, is none."""
 _WORD = re.compile(r"[A-Za-z]*", re.ASCII)
 _NAME = re.compile(r"[^\W\d][\w$]*")
+_LOCKING = re.compile(r"\b(GET_LOCK|RELEASE_LOCK|RELEASE_ALL_LOCKS)\s*\(", re.ASCII | re.IGNORECASE)
+"""By its user lock a session of ours is found and ended."""
 _READING = ("SELECT", "VALUES", "WITH")
 _CHANGING = ("DELETE", "INSERT", "REPLACE", "UPDATE")
 
@@ -333,6 +335,8 @@ def _own(step: Sql) -> str:
         found = first or "something else"
         message = f"{which} begins with {', '.join(allowed[:-1])} or {allowed[-1]} at MariaDB, and here with {found}"
         raise step.no(Code.CODE_BAD_OPERATION, message)
+    if locking := _LOCKING.search(step.statement):
+        raise step.no(Code.CODE_BAD_OPERATION, f"a branch may not use the user locks of its session: {locking[1]}")
     using = f" USING {', '.join(map(literal, step.parameters))}" if step.parameters else ""
     return f"EXECUTE IMMEDIATE {literal(marked(step, lambda _: '?'))}{using}"
 
@@ -340,8 +344,10 @@ def _own(step: Sql) -> str:
 def _require_prepared(step: Sql, unprepared: Mapping[str, str]) -> None:
     """Raises No for a statement with the name of a table that takes part in no transaction: what it changes there would
     be seen at once, and stay. (One that a trigger or a function writes to is not seen here.)"""
-    for name in _NAME.findall(step.statement.lower()):
-        if engine := unprepared.get(name):
+    statement = step.statement.lower()
+    words = set(_NAME.findall(statement))
+    for name, engine in unprepared.items():
+        if name in words or (not _NAME.fullmatch(name) and name in statement):
             message = f"table {name} has the engine {engine}, and only InnoDB prepares: a branch may not change it"
             raise step.no(Code.CODE_BAD_OPERATION, message)
 

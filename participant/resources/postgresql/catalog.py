@@ -26,7 +26,11 @@ OWN_PREFIX = "troth_"
 _TABLES = """
 SELECT c.oid::text, n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.relispartition::text,
        c.relhassubclass::text, c.relhasrules::text, (n.nspname = current_schema())::text,
-       (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'))::text, current_user::text
+       (has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'))::text, current_user::text,
+       EXISTS (SELECT FROM pg_trigger g WHERE NOT g.tgisinternal AND (
+           g.tgrelid = c.oid OR g.tgrelid IN (SELECT relid FROM pg_partition_tree(c.oid)) OR c.oid IN (
+               SELECT confrelid FROM pg_constraint
+               WHERE contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd')))))::text
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND c.relpersistence <> 't'
   AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
@@ -133,6 +137,8 @@ class _Draft:
     loose: set[str] = field(default_factory=set)
     """Columns whose collation calls different texts equal."""
     overriding: bool = False
+    has_triggers: bool = False
+    """Of its own, or it cascades in a database that has any."""
 
 
 Rows = list[list[str | None]]
@@ -166,11 +172,11 @@ async def _rows(session: Session, query: Query) -> Rows:
 
 
 def _draft(row: Sequence[str | None]) -> _Draft:
-    _, schema, name, kind, persistence, is_partition, has_children, has_rules, is_first, readable, role = row
+    _, schema, name, kind, persistence, is_partition, has_children, has_rules, is_first, readable, role, fires = row
     assert schema is not None
     assert name is not None
     shown = name if is_first == "true" else f"{schema}.{name}"
-    draft = _Draft(schema, name, shown, is_first == "true")
+    draft = _Draft(schema, name, shown, is_first == "true", has_triggers=fires == "true")
     if kind in _NOT_TABLES:
         draft.reasons.append(_NOT_TABLES[kind])
         return draft
@@ -246,7 +252,8 @@ def _database(drafts: Sequence[_Draft], rules: Mapping[tuple[str, str, str], Rul
             refused |= dict.fromkeys(names, Refused(draft.shown, tuple(draft.reasons), shown))
             continue
         key = tuple(draft.columns[name] for name in draft.key)
-        table = Table(draft.shown, f"{quote(draft.schema)}.{quote(draft.name)}", draft.columns, key)
+        sql = f"{quote(draft.schema)}.{quote(draft.name)}"
+        table = Table(draft.shown, sql, draft.columns, key, draft.has_triggers)
         served |= dict.fromkeys(names, table)
         if draft.overriding:
             overriding.add(table)

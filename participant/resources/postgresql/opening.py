@@ -21,6 +21,8 @@ SELECT current_setting('server_version_num'), current_setting('server_version'),
         WHERE datname = current_database())
 """
 
+UNFORCED = "PostgreSQL's fsync is off, and a YES would not outlive a power cut: set fsync = on"
+
 
 class Server(NamedTuple):
     """What is to be known of it later."""
@@ -52,7 +54,7 @@ async def examine(session: Session, pool_size: int) -> Server:
         read_only == "off",
         f"PostgreSQL takes no writes from role {role}: set default_transaction_read_only = off for it",
     )
-    _require(fsync == "on", "PostgreSQL's fsync is off, and a YES would not outlive a power cut: set fsync = on")
+    _require(fsync == "on", UNFORCED)
     _require(
         encoding != "SQL_ASCII",
         f"database {database} has the encoding SQL_ASCII, where text has no meaning: use one made with ENCODING 'UTF8'",

@@ -46,6 +46,8 @@ CLEAN_WITHIN_S = 2.0
 """How long a NO waits until what is left of its branch is gone; then it goes out, and the cleaning goes on."""
 _STARTING_S = 0.1
 _BEGIN, _COMMIT, _ROLLBACK = Query("BEGIN"), Query("COMMIT"), Query("ROLLBACK")
+_FORCING = Query("SELECT pg_logical_emit_message(true, 'troth', '')")
+"""Something to be forced: the COMMIT of who only reads forces nothing."""
 _PREPARED_TAG, _COMMITTED_TAG = "PREPARE TRANSACTION", "COMMIT"
 _NOT_YET = ("starting up", "shutting down", "recovery mode", "Connection refused", "No such file")
 _UNREACHABLE = (psycopg.OperationalError, Lost, Fenced)
@@ -129,7 +131,8 @@ class PostgreSQLResource(ServerResource):
         return task
 
     async def survey(self) -> Survey:
-        """Also reads the catalog again, so that a table that was made or changed is served in time."""
+        """Also reads the catalog again, so that a table that was made or changed is served in time. Raises ServerFailed
+        when the server has come to be one that forgets."""
         listed = Query(
             "SELECT gid, extract(epoch FROM clock_timestamp() - prepared)::text FROM pg_prepared_xacts"
             " WHERE database = current_database() AND starts_with(gid, $1)",
@@ -150,6 +153,8 @@ class PostgreSQLResource(ServerResource):
                 strays.append(Stray(gid, float(age)))
             elif attempt not in committed:
                 prepared.add(attempt)
+        if self._answer(await self._surely(Query("SHOW fsync"))) != [("on",)]:
+            raise ServerFailed(opening.UNFORCED)
         await self._reload()
         return Survey(frozenset(prepared), committed, tuple(strays))
 
@@ -213,9 +218,12 @@ class PostgreSQLResource(ServerResource):
             return prepared
 
     async def _look(self, session: Session, work: Work) -> Prepared:
-        """A branch that changes nothing: its COMMIT makes sure that what it saw is on disk."""
+        """A branch that changes nothing: its COMMIT makes sure that what it saw is on disk, also what another program
+        has committed without waiting for that."""
         try:
-            unit = await session.ask(_BEGIN, *work.queries, _COMMIT, within_s=self._patience_s(work))
+            unit = await session.ask(
+                _BEGIN, *work.queries, *self._guard(work), _FORCING, _COMMIT, within_s=self._patience_s(work)
+            )
         except Lost as lost:
             raise _unreachable(lost) from lost
         if unit.failure is not None:
@@ -252,22 +260,25 @@ class PostgreSQLResource(ServerResource):
     # A branch's connection.
 
     def _working(self, work: Work | None) -> _Working:
-        return _Working(self._pool, self._lock_timeout_s, freely=work is not None and work.has_sql)
+        return _Working(self._pool, self._lock_timeout_s, freely=work is not None and work.runs_code)
 
     def _patience_s(self, work: Work) -> float:
         return ANSWER_WITHIN_S + self._lock_timeout_s * len(work.steps)
 
     def _last(self, work: Work, attempt: AttemptId, operations: bytes | None = None) -> tuple[Query, ...]:
-        """What comes behind the work. A statement of the user's may have set (by a function) who owns the prepared
+        """What comes behind the work."""
+        return (*self._guard(work), self._remembering(attempt, operations))
+
+    def _guard(self, work: Work) -> tuple[Query, ...]:
+        """What the user's code, once all of it has run, may have set (by a function): who owns the prepared
         transaction, or that its commit is not waited for."""
-        if not work.has_sql:
-            return (self._remembering(attempt, operations),)
-        setting = f"SET LOCAL synchronous_commit = {self._server.synchronous_commit}"
+        if not work.runs_code:
+            return ()
         return (
+            Query("SET CONSTRAINTS ALL IMMEDIATE"),
             Query("RESET SESSION AUTHORIZATION"),
             Query("RESET ROLE"),
-            Query(setting),
-            self._remembering(attempt, operations),
+            Query(f"SET LOCAL synchronous_commit = {self._server.synchronous_commit}"),
         )
 
     def _rows(self, work: Work, unit: Unit) -> bytes:

@@ -61,9 +61,12 @@ class Work(NamedTuple):
     """Each step with the place of its statement among the queries."""
 
     @property
-    def has_sql(self) -> bool:
-        """Whether a statement of the user's may have changed what the session is set to."""
-        return any(isinstance(step, Sql) for _, step in self.steps)
+    def runs_code(self) -> bool:
+        """Whether a statement or a trigger of the user's may have changed what the session is set to."""
+        return any(
+            isinstance(step, Sql) or (not isinstance(step, Read | Check) and step.target.table.has_triggers)
+            for _, step in self.steps
+        )
 
     def step_at(self, at: int) -> Step | None:
         """The step that the query at that place belongs to."""

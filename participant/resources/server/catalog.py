@@ -25,6 +25,8 @@ class Table:
     """By name, in the table's order."""
     key: tuple[Column, ...]
     """The primary key, in its own order."""
+    has_triggers: bool = False
+    """Whether changing it may run code of the user's, as far as the catalog shows."""
 
     def column(self, name: str) -> Column | None:
         """The column of that name; in other case, if there is but one."""
