@@ -17,7 +17,7 @@ from participant.resources import No
 from participant.resources.mariadb import MariaDBResource, resource, statements
 from participant.resources.mariadb.resource import ServerFailed
 from participant.resources.mariadb.session import Failure, Result, Session
-from participant.resources.outside import EndedElsewhere
+from participant.resources.outside import EndedElsewhere, ResourceRefused
 from participant.resources.server.steps import Sql
 from tests.mariadb_tools import MariaDBSubject
 from tests.sqlite_tools import add, check, encode, insert, read, upsert
@@ -551,7 +551,7 @@ async def test_a_server_that_no_longer_forces_what_it_answers_is_not_used_on(
     async with opened(subject) as made:
         mariadb.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 0")
         try:
-            with pytest.raises(ServerFailed, match="set innodb_flush_log_at_trx_commit = 1"):
+            with pytest.raises(ResourceRefused, match="set innodb_flush_log_at_trx_commit = 1"):
                 await made.survey()
         finally:
             mariadb.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 1")

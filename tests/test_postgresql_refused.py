@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from faults.cluster import eventually
 from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loop, run_branch
 from faults.servers import Database, PostgreSQL
 from faults.servers.server import ServerError
@@ -145,6 +146,31 @@ async def test_a_lazy_commit_is_made_a_durable_one(subject: PostgreSQLSubject, s
         for attempt, operations in ((FIRST, [insert("orders", 1)]), (SECOND, [insert("orders", 2), sql(lazy)])):
             await run_branch(opened, attempt, encode(operations))
     assert subject.database.execute("SELECT setting FROM noted") == [(ours,)] * 2
+
+
+@contextmanager
+def fsync_off(database: Database) -> Iterator[None]:
+    def found(setting: str) -> bool:
+        return database.execute("SHOW fsync") == [(setting,)]
+
+    database.execute("ALTER SYSTEM SET fsync = off")
+    database.execute("SELECT pg_reload_conf()")
+    eventually(lambda: found("off"))
+    try:
+        yield
+    finally:
+        database.execute("ALTER SYSTEM RESET fsync")
+        database.execute("SELECT pg_reload_conf()")
+        eventually(lambda: found("on"))
+
+
+@on_a_loop
+async def test_a_server_that_no_longer_forces_what_it_answers_is_not_used_on(subject: PostgreSQLSubject) -> None:
+    async with subject.opened() as opened:
+        with fsync_off(subject.database):
+            await asyncio.sleep(0.5)  # until our session has heard of it, too
+            with pytest.raises(ResourceRefused, match="set fsync = on"):
+                await opened.survey()
 
 
 @on_a_loop

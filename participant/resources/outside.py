@@ -77,7 +77,8 @@ class OutsideResource(ABC):
 
     @abstractmethod
     async def survey(self) -> Survey:
-        """Called at start after `open`, and from time to time: what is prepared, committed, strange."""
+        """Called at start after `open`, and from time to time: what is prepared, committed, strange. Raises
+        ResourceRefused when what is answered would not be kept any more."""
 
     @abstractmethod
     def plan(self, operations: bytes) -> Plan:

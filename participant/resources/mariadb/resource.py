@@ -145,8 +145,7 @@ class MariaDBResource(ServerResource):
 
     async def survey(self) -> Survey:
         """Also reads the catalog again, so that a table that was made or changed is served in time, and sees to it that
-        the keeper is there: when no connection is made, nobody else does. Raises ServerFailed when the server has come
-        to be one that forgets."""
+        the keeper is there: when no connection is made, nobody else does."""
         await self._persist(self._pool.hold, "is the keeper there?")
         # In this order, each with a snapshot of its own: what ends in between is in both, never in none.
         listed = await self._recoverable()
@@ -160,7 +159,7 @@ class MariaDBResource(ServerResource):
         }
         forcing = await self._asked(f"SHOW GLOBAL VARIABLES WHERE variable_name IN ({opening.FORCING})")
         if unforced := opening.why_unforced({_text(name): _text(value) for name, value in forcing}):
-            raise ServerFailed(unforced)
+            raise ResourceRefused(unforced)
         now = time.monotonic()
         names = [name for name, attempt in listed if attempt is None]
         self._strays = {name: self._strays.get(name, now) for name in names}

@@ -131,8 +131,7 @@ class PostgreSQLResource(ServerResource):
         return task
 
     async def survey(self) -> Survey:
-        """Also reads the catalog again, so that a table that was made or changed is served in time. Raises ServerFailed
-        when the server has come to be one that forgets."""
+        """Also reads the catalog again, so that a table that was made or changed is served in time."""
         listed = Query(
             "SELECT gid, extract(epoch FROM clock_timestamp() - prepared)::text FROM pg_prepared_xacts"
             " WHERE database = current_database() AND starts_with(gid, $1)",
@@ -154,7 +153,7 @@ class PostgreSQLResource(ServerResource):
             elif attempt not in committed:
                 prepared.add(attempt)
         if self._answer(await self._surely(Query("SHOW fsync"))) != [("on",)]:
-            raise ServerFailed(opening.UNFORCED)
+            raise ResourceRefused(opening.UNFORCED)
         await self._reload()
         return Survey(frozenset(prepared), committed, tuple(strays))
 
