@@ -157,6 +157,8 @@ class Outside:
         self._unsure = frozenset(found.attempt for found in driver.opened.recovered.prepared)
         """Found in doubt at start: the last incarnation may have ended them at the server and died before it was
         written down, so they are not somebody else's work when they are ended."""
+        self._forgetting: dict[str, Forget] = {}
+        """The newest by log, while the server is asked."""
         self._told: set[AttemptId] = set()
         """Of which an alarm has said that they were committed after they had been aborted."""
 
@@ -178,9 +180,22 @@ class Outside:
         self._waves.end(begun, Carried(effect.n, result))
 
     async def forget(self, job: Forget) -> None:
-        """Once it is forgotten here, durably, it is forgotten there: the server remembers at least as much."""
-        await self._driver.in_writer(lambda: None)
-        await forget(self._resource, job)
+        """Once it is forgotten here, durably, it is forgotten there: the server remembers at least as much. One at a
+        time for a log, so that a server that was away is not asked for each mark then: a newer one says it all."""
+        newest = self._forgetting
+        under_way = job.log in newest
+        newest[job.log] = job
+        if under_way:
+            return
+        try:
+            while True:
+                job = newest[job.log]
+                await self._driver.in_writer(lambda: None)
+                await forget(self._resource, job)
+                if newest[job.log] is job:
+                    return
+        finally:
+            del newest[job.log]
 
     async def watch(self) -> None:
         """Looks at once and from time to time for branches that somebody has ended at the server, for those that are

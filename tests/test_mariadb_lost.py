@@ -91,6 +91,18 @@ async def test_a_cut_in_prepare_is_a_no_that_leaves_nothing(subject: MariaDBSubj
 
 
 @on_a_loop
+async def test_lost_connections_are_made_again_and_no_more_than_there_were(subject: MariaDBSubject) -> None:
+    async with subject.opened() as resource:
+        assert isinstance(resource, MariaDBResource)
+        for _ in range(3):
+            for ender in filter(None, resource._pool._enders):
+                ender.close()
+            await asyncio.gather(*(resource.abort(AttemptId("log", number)) for number in range(40)))
+        there = [each for each in resource._pool._all if each.lost is None]
+        assert len(there) <= 1 + pool.ENDERS, "the keeper, and these"
+
+
+@on_a_loop
 async def test_what_cannot_be_rolled_back_is_no_no(subject: MariaDBSubject, monkeypatch: pytest.MonkeyPatch) -> None:
     async def refused(self: MariaDBResource, verb: str, attempt: AttemptId) -> bool:
         raise ServerFailed(f"XA {verb} of {attempt}: disk full")

@@ -135,6 +135,26 @@ def test_what_is_forgotten_is_durable_here_before_the_server_hears_of_it_but_for
     asyncio.run(main())
 
 
+def test_while_the_server_is_asked_to_forget_only_the_newest_mark_waits() -> None:
+    async def main() -> None:
+        driver = Fake()
+        driver.durable.set_result(None)
+        first, *others = (driver.own(driver.outside.forget(Forget("log", Mark(low, ()), ()))) for low in range(5))
+        await settle()
+        assert driver.resource.calls == [("forget", Mark(0, ()))]
+        await asyncio.gather(*others)
+        await driver.lets_go(0)
+        assert driver.resource.calls[1:] == [("forget", Mark(4, ()))]
+        await driver.lets_go(1)
+        await first
+        again = driver.own(driver.outside.forget(Forget("log", Mark(9, ()), ())))
+        await settle()
+        await driver.lets_go(2)
+        await again
+
+    asyncio.run(main())
+
+
 def test_a_look_finds_what_was_prepared_here_all_the_while_and_not_there() -> None:
     numbers = [AttemptId("log", n) for n in range(6)]
     survey = Survey(frozenset(numbers[:2]), {numbers[2]: b"", numbers[4]: b""}, ())

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 
 from faults.cluster import eventually
-from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loop
+from faults.conformance.outside import FIRST, LOG, NAMESPACE, SECOND, THIRD, on_a_loop
 from faults.servers import Database, PostgreSQL
 from participant.resources import No, Prepared
-from participant.resources.outside import ResourceRefused
+from participant.resources.outside import EndedElsewhere, ResourceRefused
 from participant.resources.postgresql import PostgreSQLResource, pool, resource, session, statements
 from participant.resources.postgresql.session import Query, Session
 from tests.postgresql_tools import Link, PostgreSQLSubject, balance, listed
 from tests.sqlite_tools import add, check, encode, insert, read
 from troth.operations import sql
+from troth.words import AttemptId
 
 TRANSFER = [add("accounts", "alice", "balance", -10), add("accounts", "bob", "balance", 10)]
 WORK = encode([*TRANSFER, read("accounts", "bob")])
@@ -83,6 +84,45 @@ async def ended(database: Database, pid: int) -> None:
 
 def total(database: Database) -> tuple[int, int]:
     return balance(database), balance(database, "bob")
+
+
+@on_a_loop
+async def test_a_connection_that_was_made_while_the_keeper_was_lost_is_not_used(
+    subject: PostgreSQLSubject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may have the lock by then, and have looked for connections before this one stood."""
+    async with subject.opened() as opened:
+        assert isinstance(opened, PostgreSQLResource)
+        connect = pool.Pool._connect
+
+        async def slow(self: pool.Pool) -> Session:
+            made = await connect(self)
+            assert self._keeper is not None
+            subject.database.execute(f"SELECT pg_terminate_backend({self._keeper.pid})")
+            await ended(subject.database, self._keeper.pid)
+            return made
+
+        with monkeypatch.context() as slowly:
+            slowly.setattr(pool.Pool, "_connect", slow)
+            with pytest.raises(No, match="cannot be reached"):
+                await opened.prepare(FIRST, opened.plan(WORK))
+        await opened.prepare(SECOND, opened.plan(WORK))
+
+
+@on_a_loop
+async def test_ends_wait_while_the_table_of_what_is_finished_is_locked(subject: PostgreSQLSubject) -> None:
+    """Several at a time on one connection, whose first question of that kind fails before it is parsed."""
+    subject.lock_timeout_s = 0.2
+    async with subject.opened() as opened:
+        with subject.database.connect() as other:
+            other.execute("BEGIN")
+            other.execute("LOCK TABLE troth_finished")
+            unknown = [asyncio.create_task(opened.commit(AttemptId(LOG, number))) for number in range(100, 116)]
+            done, _ = await asyncio.wait(unknown, timeout=1.5)
+            assert not done
+            other.execute("COMMIT")
+        found = await asyncio.gather(*unknown, return_exceptions=True)
+        assert {type(each) for each in found} == {EndedElsewhere}
 
 
 # The server process dies.

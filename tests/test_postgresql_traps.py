@@ -246,6 +246,7 @@ async def test_a_read_only_branch_is_never_prepared(
         "savepoint s",
         "SET SESSION AUTHORIZATION postgres",
         "COPY t FROM STDIN",
+        "EXECUTE t5",
     ],
 )
 @on_a_loop

@@ -87,6 +87,7 @@ class Pool:
         self._keepers_before: list[Session] = []
         """Those that were lost: the server may not know that yet, and they may have the lock."""
         self._making = asyncio.Lock()
+        self._replacing = asyncio.Lock()
         self._looking = asyncio.Lock()
         self._looked = -math.inf
         """When the last look at who has a transaction began."""
@@ -154,12 +155,10 @@ class Pool:
         at = self._next
         found = self._enders[at]
         if found is None or found.lost:
-            made = await self._made()
-            found = self._enders[at]
-            if found is None or found.lost:
-                found = self._enders[at] = made
-            else:
-                self.rest(made)
+            async with self._replacing:
+                found = self._enders[at]
+                if found is None or found.lost:
+                    found = self._enders[at] = await self._made()
         return found
 
     def close(self) -> None:

@@ -41,6 +41,8 @@ _WORDS: Mapping[str, tuple[Code, str]] = {
     "42P01": (Code.CODE_NO_SUCH_TABLE, "the server has no such table"),
     "42703": (Code.CODE_NO_SUCH_COLUMN, "the server has no such column"),
 }
+_UNPARSED = "26000"
+"""On a connection that several use: the unit before, which was to have the statement parsed, has failed."""
 _CLASSES: Mapping[str, tuple[Code, str]] = {
     "08": (Code.CODE_UNREACHABLE, "the connection to the server broke"),
     "22": (Code.CODE_WRONG_TYPE, "a value does not fit"),
@@ -82,7 +84,8 @@ def is_stale(step: Step | None, failure: Failure) -> bool:
 
 def is_passing(failure: Failure) -> bool:
     """Whether the same request may be answered otherwise a little later."""
-    return failure.sqlstate[:2] in ("08", "40", "53", "57") or failure.sqlstate in (BUSY_GID, "55P03", READ_ONLY)
+    passing = (BUSY_GID, "55P03", READ_ONLY, _UNPARSED)
+    return failure.sqlstate[:2] in ("08", "40", "53", "57") or failure.sqlstate in passing
 
 
 def _constraint(step: steps.OnRow, failure: Failure, rule: Rule | None) -> No | None:

@@ -143,7 +143,15 @@ class Pool:
             if self._keeping is None or self._keeping.done():
                 self._keeping = asyncio.create_task(self._keep())
             await asyncio.shield(self._keeping)  # all who wait for it hear the same, at the same time
-        return await self._connect()
+        keeper = self._keeper
+        assert keeper is not None
+        session = await self._connect()
+        try:
+            await keeper.answer(Query("SELECT 1"))  # who gets its lock after this sees the new connection
+        except BaseException:
+            session.close()
+            raise
+        return session
 
     async def _keep(self) -> None:
         """Has the lock again, when the keeper's connection was lost. Raises Fenced."""

@@ -304,6 +304,7 @@ _UNFIT = {
     "copy": "COPY cannot be pipelined: use INSERT",
     "discard": "DISCARD is about a session, which a branch does not own",
     "deallocate": "DEALLOCATE is about a session, which a branch does not own",
+    "execute": "EXECUTE runs what a session has prepared, which a branch does not own",
 }
 """By first word: what is refused before it could run. The extended protocol takes one statement, so the first word says
 which it is; what a procedure or DO block tries of the kind, the server refuses inside of a transaction block."""
