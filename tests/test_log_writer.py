@@ -287,7 +287,7 @@ def test_the_write_ahead_log_stays_bounded_under_constant_load(file: LogFile, re
         file, insert_wide(file), on_flushed=recorder.flushed, on_failure=recorder.failed, wal_bytes=limit
     )
     writer.start()
-    largest = write_much(writer, file, recorder, batches=400)
+    largest = write_much(writer, file, recorder, batches=1000)
     written = int(writer.call(lambda c: c.execute("SELECT sum(length(wide)) FROM wide").fetchone()[0]).result(WAIT_S))
     writer.close()
     assert written > 40 * limit
