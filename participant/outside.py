@@ -154,9 +154,6 @@ class Outside:
         self._last: dict[AttemptId, asyncio.Task[None]] = {}
         """Of each attempt that is at the resource."""
         self._waves = Waves(lambda carried: driver.feed(*carried))
-        self._unsure = frozenset(found.attempt for found in driver.opened.recovered.prepared)
-        """Found in doubt at start: the last incarnation may have ended them at the server and died before it was
-        written down, so they are not somebody else's work when they are ended."""
         self._forgetting: dict[str, Forget] = {}
         """The newest by log, while the server is asked."""
         self._told: set[AttemptId] = set()
@@ -202,7 +199,7 @@ class Outside:
         there again though they have ended, and for those that somebody has committed then."""
         node = self._driver.node
         while True:
-            prepared, there = node.prepared() - self._unsure, node.at_server()
+            prepared, there = node.prepared(), node.at_server()
             survey = await self._resource.survey()
             for found in ended_there(prepared, survey, node.prepared()):
                 self._driver.feed(found)

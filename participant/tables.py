@@ -64,8 +64,8 @@ class Branch:
         self.asked_at: float | None = None
         """When it asked first without any answer since."""
         self.from_before = False
-        """Found in doubt at start, with its data at a resource outside the file: an earlier life may have ended it
-        there as it died."""
+        """Found in doubt at start, with its data at a resource outside the file: the life before may have ended it
+        there and died before that was written down. So it votes no more, and is nobody else's work when it is ended."""
         self.why = ""
         """What its last inquiry brought, for people."""
         self.done: Outcome | None = None

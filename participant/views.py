@@ -45,8 +45,10 @@ class Views:
         return Load(len(busy), len(doubt), now.mono - oldest, len(branches) - len(busy) - len(doubt))
 
     def prepared(self) -> set[AttemptId]:
-        """Branches that voted YES and have heard nothing."""
-        return {b.attempt for log in self.logs.values() for b in log.branches.values() if b.state is State.PREPARED}
+        """Branches that voted YES in this life and have heard nothing. Of one that was found in doubt at start with its
+        data at a resource outside the file it is not known who has ended it there, when it is ended there."""
+        branches = (branch for log in self.logs.values() for branch in log.branches.values())
+        return {b.attempt for b in branches if b.state is State.PREPARED and not b.from_before}
 
     def at_server(self) -> set[AttemptId]:
         """Branches that a resource outside the file may rightly hold as prepared."""

@@ -526,9 +526,9 @@ def served_in_any_order(self: World, errand: Any, result: Any) -> None:
     self.feed(errand.name, pe.Carried(errand.n, result))
 
 
-def start_without_found(self: World, name: str) -> None:
-    _start(self, name)
-    self.found[name] = frozenset()
+def prepared_in_any_life(self: Participant) -> set[AttemptId]:
+    branches = (branch for log in self.logs.values() for branch in log.branches.values())
+    return {branch.attempt for branch in branches if branch.state is PS.PREPARED}
 
 
 def trial_without_a_look(self: VoteLog, trial: Any, attempt: Any, plan: Any) -> Any:
@@ -549,7 +549,7 @@ _say_nothing, _peer_asked, _one_phase = Participant._do_say_nothing, Participant
 _participant_lane_opened, _received = Participant._lane_opened, Participant._received
 _carry_out, _carried, _contradicted = Participant._carry_out, Participant._carried, Participant._contradicted
 _forget, _merge, _write, _carry = Participant._forget, VoteLog.merge, World._write, World._carry
-_write_job, _start = Participant._write, World.start
+_write_job = Participant._write
 _target_of, _expire, _prepare = planning.target_of, DecisionLog._expire, SQLiteResource.prepare
 _want = planning.Locks.want
 
@@ -710,7 +710,7 @@ MUTANTS: dict[str, Mutant] = {
     "jobs of one branch overtake each other": all_of(
         method(World, "_carry", carry_at_once), method(World, "served", served_in_any_order)
     ),
-    "what was in doubt at the start is looked for": method(World, "start", start_without_found),
+    "what was in doubt at the start is looked for": method(Participant, "prepared", prepared_in_any_life),
     # Slow, dear or unfair rather than wrong.
     "prepares go out one after the other": all_of(
         instead(CA.SEND_PREPARES, prepare_one), lambda: [patch.dict(node._MESSAGES, {Voted: voted_then_next})]

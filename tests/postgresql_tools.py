@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
+from faults.cluster import eventually
 from faults.servers import Database
 from participant.resources.outside import OutsideResource
 from participant.resources.postgresql import PostgreSQLResource
@@ -71,6 +73,24 @@ class Link(Proxy):
                 writer.write(data)
                 if silent and data.endswith(READY):
                     return
+
+
+@contextmanager
+def server_set(database: Database, setting: str, value: str) -> Iterator[None]:
+    """The whole server has another setting meanwhile; new connections find it so, and as before in the end."""
+
+    def told(statement: str) -> None:
+        database.execute(f"ALTER SYSTEM {statement}")
+        database.execute("SELECT pg_reload_conf()")
+
+    before = database.execute(f"SHOW {setting}")
+    told(f"SET {setting} = '{value}'")
+    eventually(lambda: database.execute(f"SHOW {setting}") == [(value,)])
+    try:
+        yield
+    finally:
+        told(f"RESET {setting}")
+        eventually(lambda: database.execute(f"SHOW {setting}") == before)
 
 
 def listed(database: Database) -> list[str]:

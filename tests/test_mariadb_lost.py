@@ -95,7 +95,7 @@ async def test_lost_connections_are_made_again_and_no_more_than_there_were(subje
     async with subject.opened() as resource:
         assert isinstance(resource, MariaDBResource)
         for _ in range(3):
-            for ender in filter(None, resource._pool._enders):
+            for ender in filter(None, resource._pool._enders._sessions):
                 ender.close()
             await asyncio.gather(*(resource.abort(AttemptId("log", number)) for number in range(40)))
         there = [each for each in resource._pool._all if each.lost is None]

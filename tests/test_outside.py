@@ -57,7 +57,6 @@ class Fake:
         self.heard: list[Any] = []
         self.alarms: list[str] = []
         self.durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.opened = SimpleNamespace(recovered=SimpleNamespace(prepared=()))
         self.resource = resource or Slow()
         self.node = SimpleNamespace(
             settings=SimpleNamespace(look_interval_s=0.0), prepared=set, at_server=set, aborted=ONE.__eq__

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from participant.resources import No, Prepared
 from participant.resources.outside import EndedElsewhere, ResourceRefused
 from participant.resources.postgresql import PostgreSQLResource, pool, resource, session, statements
 from participant.resources.postgresql.session import Query, Session
-from tests.postgresql_tools import Link, PostgreSQLSubject, balance, listed
+from tests.postgresql_tools import Link, PostgreSQLSubject, balance, listed, server_set
 from tests.sqlite_tools import add, check, encode, insert, read
 from troth.operations import sql
 from troth.words import AttemptId
@@ -324,18 +324,9 @@ async def test_what_was_prepared_outlives_kill_9_of_the_server(
         await later.abort(THIRD)
 
 
-@contextmanager
-def lazily_written(postgresql: PostgreSQL, database: Database) -> Iterator[None]:
+def lazily_written(database: Database) -> AbstractContextManager[None]:
     """What is committed without being forced is not on disk for a while."""
-    set_delay = "ALTER SYSTEM SET wal_writer_delay = '10s'"
-    with postgresql.connect(database.name) as connection:
-        for statement in (set_delay, "SELECT pg_reload_conf()", "SELECT pg_sleep(0.5)"):
-            connection.execute(statement)
-    try:
-        yield
-    finally:
-        for statement in ("ALTER SYSTEM RESET wal_writer_delay", "SELECT pg_reload_conf()"):
-            database.execute(statement)
+    return server_set(database, "wal_writer_delay", "10s")
 
 
 @pytest.mark.parametrize("guarded", [True, False])
@@ -352,7 +343,7 @@ async def test_a_trigger_cannot_make_a_one_phase_commit_lazy(
         subject.database.execute(statement)
     if not guarded:
         monkeypatch.setattr(statements.Work, "runs_code", False)
-    with lazily_written(postgresql, subject.database):
+    with lazily_written(subject.database):
         async with subject.opened() as opened:
             operations = encode([insert("orders", 1)])
             await opened.run(FIRST, operations, opened.plan(operations))
@@ -371,7 +362,7 @@ async def test_what_a_reader_was_shown_is_durable(
     operation = sql(look, read_only=True) if look else check("accounts", "bob", exists=False)
     if not guarded:
         monkeypatch.setattr(resource, "_FORCING", Query("SELECT 1"))
-    with lazily_written(postgresql, subject.database):
+    with lazily_written(subject.database):
         async with subject.opened() as opened:
             with postgresql.connect(subject.database.name) as other:
                 other.execute("SET synchronous_commit = off")

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from faults.cluster import eventually
 from faults.conformance.outside import FIRST, NAMESPACE, SECOND, THIRD, on_a_loop, run_branch
 from faults.servers import Database, PostgreSQL
 from faults.servers.server import ServerError
@@ -16,7 +15,7 @@ from participant.resources import No
 from participant.resources.outside import ResourceRefused
 from participant.resources.postgresql import PostgreSQLResource, catalog, opening, resource
 from participant.resources.postgresql.session import Query, Session
-from tests.postgresql_tools import SCHEMA, PostgreSQLSubject, listed
+from tests.postgresql_tools import SCHEMA, PostgreSQLSubject, listed, server_set
 from tests.sqlite_tools import add, check, encode, insert, keys, read, update
 from troth.operations import sql
 from troth.v1.types_pb2 import Code
@@ -148,26 +147,10 @@ async def test_a_lazy_commit_is_made_a_durable_one(subject: PostgreSQLSubject, s
     assert subject.database.execute("SELECT setting FROM noted") == [(ours,)] * 2
 
 
-@contextmanager
-def fsync_off(database: Database) -> Iterator[None]:
-    def found(setting: str) -> bool:
-        return database.execute("SHOW fsync") == [(setting,)]
-
-    database.execute("ALTER SYSTEM SET fsync = off")
-    database.execute("SELECT pg_reload_conf()")
-    eventually(lambda: found("off"))
-    try:
-        yield
-    finally:
-        database.execute("ALTER SYSTEM RESET fsync")
-        database.execute("SELECT pg_reload_conf()")
-        eventually(lambda: found("on"))
-
-
 @on_a_loop
 async def test_a_server_that_no_longer_forces_what_it_answers_is_not_used_on(subject: PostgreSQLSubject) -> None:
     async with subject.opened() as opened:
-        with fsync_off(subject.database):
+        with server_set(subject.database, "fsync", "off"):
             await asyncio.sleep(0.5)  # until our session has heard of it, too
             with pytest.raises(ResourceRefused, match="set fsync = on"):
                 await opened.survey()

@@ -202,7 +202,7 @@ class Manual(World):
     def look(self, name: str) -> None:
         """The participant looks at its server for what somebody has ended there."""
         server, prepared = self.server(name), self.participants[name].prepared()
-        for found in ended_there(prepared - self.found[name], at_once(server.survey()), prepared):
+        for found in ended_there(prepared, at_once(server.survey()), prepared):
             self.feed(name, found)
 
     def deliver(self, index: int = 0, *, keep: bool = False) -> None:

@@ -166,7 +166,7 @@ class Errands:
     def _look(self, name: str) -> None:
         sim = self._sim
         node = sim.participants[name]
-        before = node.prepared() - sim.found[name], node.at_server()
+        before = node.prepared(), node.at_server()
         at = sim.mono + self.down_s(name) + self._delay(name)
         sim.in_this_life(name, at, lambda: self._survey(name, *before))
 

@@ -90,8 +90,6 @@ class World(ABC):
         """What clients and other callers heard, by their numbers."""
         self.alarms: list[str] = []
         self.trace: list[str] | None = None
-        self.found: dict[str, frozenset[AttemptId]] = {}
-        """What each participant found in doubt at its latest start: a look at its server says nothing of these."""
         self._errands: dict[tuple[str, AttemptId], deque[Errand]] = {}
         """At a server or waiting for it, by branch: jobs of one branch are done one after the other."""
         self._callbacks: dict[int, tuple[str, Callable[[Any], None]]] = {}
@@ -206,7 +204,6 @@ class World(ABC):
                 recovered,
                 outside=disk.server is not None,
             )
-            self.found[name] = frozenset(found.attempt for found in recovered.prepared)
             self.perform(name, made.start(self.now(name)))
             self.watch.started(name)
 

@@ -31,7 +31,8 @@ from collections import OrderedDict
 
 from participant.resources.mariadb.session import Address, Lost, Session, Unit
 from participant.resources.outside import ResourceRefused
-from participant.resources.server.places import Places, Unavailable
+from participant.resources.server.places import Places, Shared, Unavailable
+from participant.settings import LOOK_INTERVAL_MAX_S
 from troth.words import AttemptId
 
 ENDERS = 4
@@ -41,7 +42,7 @@ ROOM_WITHIN_S = 2.0
 """How long a branch waits for another one's end when no more sessions may be kept."""
 SLOTS_MAX = 512
 """Sessions of one participant file at the server; far more than a pool has."""
-KEEPER_IDLE_S = 20
+KEEPER_IDLE_S = int(2 * LOOK_INTERVAL_MAX_S)
 """How long the server lets a keeper be that asks nothing: twice the longest pause between two surveys."""
 KEEPER_WITHIN_S = 5.0
 """How long a keeper may take to say that it has its lock, before another is made."""
@@ -81,13 +82,11 @@ class Pool:
         self._kept: OrderedDict[AttemptId, Session] = OrderedDict()
         self._let_go: dict[AttemptId, Session] = {}
         self._all: set[Session] = set()
-        self._enders: list[Session | None] = [None] * ENDERS
-        self._next = 0
+        self._enders: Shared[Session] = Shared(ENDERS, self._made)
         self._keeper: Session | None = None
         self._keepers_before: list[Session] = []
         """Those that were lost: the server may not know that yet, and they may have the lock."""
         self._making = asyncio.Lock()
-        self._replacing = asyncio.Lock()
         self._looking = asyncio.Lock()
         self._looked = -math.inf
         """When the last look at who has a transaction began."""
@@ -151,15 +150,7 @@ class Pool:
 
     async def ender(self) -> Session:
         """A connection for statements that stand alone; others may use it too."""
-        self._next = (self._next + 1) % ENDERS
-        at = self._next
-        found = self._enders[at]
-        if found is None or found.lost:
-            async with self._replacing:
-                found = self._enders[at]
-                if found is None or found.lost:
-                    found = self._enders[at] = await self._made()
-        return found
+        return await self._enders.session()
 
     def close(self) -> None:
         for session in self._all:

@@ -17,7 +17,7 @@ from psycopg.pq.abc import PGresult
 
 from participant.resources.outside import ResourceRefused
 from participant.resources.postgresql.session import Lost, Query, Session, text
-from participant.resources.server.places import Places
+from participant.resources.server.places import Places, Shared
 
 log = structlog.get_logger(__name__)
 
@@ -68,11 +68,9 @@ class Pool:
         self._key = str(int.from_bytes(blake2b(identity.encode(), digest_size=8).digest(), signed=True))
         self._places: Places[Session] = Places(size, self._made)
         self._all: set[Session] = set()
-        self._enders: list[Session | None] = [None] * ENDERS
-        self._next = 0
+        self._enders: Shared[Session] = Shared(ENDERS, self._made)
         self._keeper: Session | None = None
         self._keeping: asyncio.Task[None] | None = None
-        self._replacing = asyncio.Lock()
         self._resets: set[asyncio.Task[None]] = set()
         self._waited_for = ""
 
@@ -104,15 +102,7 @@ class Pool:
 
     async def ender(self) -> Session:
         """A connection for one unit that stands alone; others may use it at the same time."""
-        self._next = (self._next + 1) % ENDERS
-        at = self._next
-        found = self._enders[at]
-        if found is None or found.lost:
-            async with self._replacing:
-                found = self._enders[at]
-                if found is None or found.lost:
-                    found = self._enders[at] = await self._made()
-        return found
+        return await self._enders.session()
 
     async def close(self) -> None:
         tasks = [*self._resets, *filter(None, [self._keeping])]

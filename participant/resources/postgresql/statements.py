@@ -59,14 +59,8 @@ class Work(NamedTuple):
     queries: tuple[Query, ...]
     steps: tuple[tuple[int, Step], ...]
     """Each step with the place of its statement among the queries."""
-
-    @property
-    def runs_code(self) -> bool:
-        """Whether a statement or a trigger of the user's may have changed what the session is set to."""
-        return any(
-            isinstance(step, Sql) or (not isinstance(step, Read | Check) and step.target.table.has_triggers)
-            for _, step in self.steps
-        )
+    runs_code: bool
+    """Whether a statement or a trigger of the user's may change what the session is set to."""
 
     def step_at(self, at: int) -> Step | None:
         """The step that the query at that place belongs to."""
@@ -90,13 +84,15 @@ def work_of(steps: Iterable[Step], overriding: frozenset[Table]) -> Work:
     """`overriding` as in `catalog.Database`. Raises No for a statement that may not be run."""
     queries: list[Query] = []
     places: list[tuple[int, Step]] = []
+    runs_code = False
     for step in steps:
+        runs_code |= isinstance(step, Sql) or (not isinstance(step, Read | Check) and step.target.table.has_triggers)
         guarded = isinstance(step, Sql) and step.read_only
         queries += _ONLY_READING if guarded else ()
         places.append((len(queries), step))
         queries.append(_query(step, overriding))
         queries += _READ if guarded else ()
-    return Work(tuple(queries), tuple(places))
+    return Work(tuple(queries), tuple(places), runs_code)
 
 
 def found_in(step: Step | None, failure: Failure) -> No | None:

@@ -1,4 +1,4 @@
-"""The sessions that branches are worked on with: at most so many at a time, whatever the dialect."""
+"""The sessions of one incarnation, whatever the dialect: places for branches at work, and a few that all share."""
 
 from __future__ import annotations
 
@@ -57,3 +57,26 @@ class Places(Generic[S]):
         """Nothing is open on it any more."""
         if session.lost is None:
             self._idle.append(session)
+
+
+class Shared(Generic[S]):
+    """`size` sessions that several may use at a time, each made when it is wanted first, and anew when it was lost."""
+
+    def __init__(self, size: int, make: Callable[[], Awaitable[S]]) -> None:
+        self._make = make
+        self._sessions: list[S | None] = [None] * size
+        self._next = 0
+        self._making = asyncio.Lock()
+        """So that one is made, however many wait for it."""
+
+    async def session(self) -> S:
+        """The next in turn. Raises what making one raises."""
+        self._next = (self._next + 1) % len(self._sessions)
+        at = self._next
+        found = self._sessions[at]
+        if found is None or found.lost:
+            async with self._making:
+                found = self._sessions[at]
+                if found is None or found.lost:
+                    found = self._sessions[at] = await self._make()
+        return found
