@@ -326,6 +326,8 @@ def test_wait_lasts_through_a_restart_of_the_coordinator(cluster: Cluster, name:
     try:
         under_way = submitting(cluster, first)
         eventually(lambda: troth_here(cluster, "get", first.id).returncode == 4, "it is pending")
+        claimed = f"SELECT count(*) FROM troth_transactions WHERE id = '{first.id}'"
+        eventually(lambda: cluster.rows(COORDINATOR, claimed) == [(1,)], "a kill does not take that away")
         waiting = started("wait", first.id)
         go(waiting)
         cluster.kill(COORDINATOR)
